@@ -1,0 +1,25 @@
+"""Labels, annotations, user ids and file names that two processes share.
+
+Label and annotation names are KubeVirt's (reference: its API package, v1.9).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+GROUP: Final = "kubevirt.io"
+API_V1: Final = "kubevirt.io/v1"
+API_V1ALPHA3: Final = "kubevirt.io/v1alpha3"
+API_V1ALPHA1: Final = "kubevirt.io/v1alpha1"
+
+#: The user that owns guests' files in a pod, as in KubeVirt (its launcher's ``qemu`` user).
+RUNTIME_UID: Final = 107
+
+#: Files in a VM's run directory (``/run/qvirt/<namespace>/<name>`` without a cluster).
+CONTROL_SOCKET: Final = "launcher.sock"
+QMP_SOCKET: Final = "qmp.sock"
+CONSOLE_SOCKET: Final = "console.sock"
+SERIAL_SOCKET: Final = "serial0.sock"
+VNC_SOCKET: Final = "vnc.sock"
+AGENT_SOCKET: Final = "agent.sock"
+CONSOLE_LOG: Final = "console.log"
