@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import inspect
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -68,6 +68,6 @@ class Golden:
 
 
 @pytest.fixture
-def golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
+def golden(request: pytest.FixtureRequest) -> Golden:
     """`Golden`, told by the command line whether to compare or to rewrite."""
-    yield Golden(bool(request.config.getoption("--update-golden")))
+    return Golden(bool(request.config.getoption("--update-golden")))
