@@ -13,6 +13,9 @@ RunStrategy = Literal["Always", "RerunOnFailure", "Manual", "Halted", "Once"]
 EvictionStrategy = Literal["None", "LiveMigrate", "LiveMigrateIfPossible", "External"]
 Architecture = Literal["amd64"]
 
+#: Served with one shape. Without a default, like `kind`: defaults are left out when encoding, these two must be there.
+ApiVersion = Literal["kubevirt.io/v1", "kubevirt.io/v1alpha3"]
+
 
 class VirtualMachineInstanceSpec(Model, frozen=True, kw_only=True):
     """One running guest and the pod around it."""
@@ -41,8 +44,8 @@ class VirtualMachineInstanceSpec(Model, frozen=True, kw_only=True):
 class VirtualMachineInstance(Model, frozen=True, kw_only=True):
     """A guest that runs, or ran. What the launcher is handed."""
 
-    api_version: Literal["kubevirt.io/v1", "kubevirt.io/v1alpha3"] = "kubevirt.io/v1"
-    kind: Literal["VirtualMachineInstance"] = "VirtualMachineInstance"
+    api_version: ApiVersion
+    kind: Literal["VirtualMachineInstance"]
     metadata: ObjectMeta
     spec: VirtualMachineInstanceSpec
     status: JsonObject | None = None
@@ -66,8 +69,8 @@ class VirtualMachineSpec(Model, frozen=True, kw_only=True):
 class VirtualMachine(Model, frozen=True, kw_only=True):
     """The definition of a guest, whether it runs or not."""
 
-    api_version: Literal["kubevirt.io/v1", "kubevirt.io/v1alpha3"] = "kubevirt.io/v1"
-    kind: Literal["VirtualMachine"] = "VirtualMachine"
+    api_version: ApiVersion
+    kind: Literal["VirtualMachine"]
     metadata: ObjectMeta
     spec: VirtualMachineSpec
     status: JsonObject | None = None
