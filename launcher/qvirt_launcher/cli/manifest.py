@@ -1,0 +1,60 @@
+"""Manifests from files and standard input, and which of their VMs is meant."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from pathlib import Path
+
+from qvirt_crds.defaults import apply_defaults
+from qvirt_crds.errors import Cause, SpecError
+from qvirt_crds.load import Manifests, load_manifests
+from qvirt_crds.vm import VirtualMachineInstance
+from qvirt_launcher.errors import UsageError
+
+#: Kubernetes itself refuses objects of more than 1.5 MiB or so; a file may hold several.
+_MAX_SIZE = 64 * 1024 * 1024
+
+
+def read_manifests(file: str) -> Manifests:
+    """Everything in one file.
+
+    :param file: a path; ``-`` is standard input.
+    :raise UsageError: it can't be read.
+    :raise SpecError: it can't be accepted.
+    """
+    source = "standard input" if file == "-" else file
+    try:
+        if file == "-":
+            content = sys.stdin.buffer.read(_MAX_SIZE + 1)
+        else:
+            with Path(file).open("rb") as opened:
+                content = opened.read(_MAX_SIZE + 1)
+        text = content.decode()
+    except OSError as error:
+        raise UsageError(f"{source}: {error.strerror}; name a manifest that can be read") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(
+            (Cause(path=source, message=f"is not UTF-8 text ({error}); is it a manifest?"),)
+        ) from error
+    if len(content) > _MAX_SIZE:
+        raise UsageError(f"{source}: is over 64 MiB; name a manifest")
+    return load_manifests(text, source)
+
+
+def choose_instance(manifests: Manifests, name: str, file: str) -> VirtualMachineInstance:
+    """The VM that ``--name`` means, with every default written out.
+
+    :raise UsageError: there is none of that name, there are several, or none at all.
+    """
+    instances = manifests.instances
+    names = ", ".join(instance.metadata.name for instance in instances)
+    if not instances:
+        raise UsageError(f"{file}: has no VirtualMachine or VirtualMachineInstance; add one")
+    if name:
+        instances = tuple(i for i in instances if i.metadata.name == name)
+        if not instances:
+            raise UsageError(f"{file}: has no VM named {name}; it has {names}")
+    if len(instances) > 1:
+        raise UsageError(f"{file}: has several VMs; say which with --name: {names}")
+    return apply_defaults(instances[0], new_uuid=lambda: str(uuid.uuid4()))
