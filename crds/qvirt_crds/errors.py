@@ -28,9 +28,11 @@ class Cause(Model, frozen=True, kw_only=True):
 
     path: str
     message: str
+    #: ``file:line`` when the object was read from a file.
+    where: str = ""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
+        return ": ".join(part for part in (self.where, self.path, self.message) if part)
 
 
 class SpecError(QvirtError):

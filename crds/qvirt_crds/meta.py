@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from qvirt_crds.model import Model
 
@@ -34,3 +34,26 @@ class LocalObjectReference(Model, frozen=True, kw_only=True):
     """A Secret or ConfigMap of the same namespace."""
 
     name: str
+
+
+class Secret(Model, frozen=True, kw_only=True):
+    """core/v1 Secret: ``data`` is base64, ``stringData`` is plain and wins."""
+
+    api_version: Literal["v1"]
+    kind: Literal["Secret"]
+    metadata: ObjectMeta
+    data: dict[str, str] = {}
+    string_data: dict[str, str] = {}
+    type: str = ""
+    immutable: bool = False
+
+
+class ConfigMap(Model, frozen=True, kw_only=True):
+    """core/v1 ConfigMap: ``data`` is plain, ``binaryData`` is base64."""
+
+    api_version: Literal["v1"]
+    kind: Literal["ConfigMap"]
+    metadata: ObjectMeta
+    data: dict[str, str] = {}
+    binary_data: dict[str, str] = {}
+    immutable: bool = False

@@ -23,3 +23,6 @@ SERIAL_SOCKET: Final = "serial0.sock"
 VNC_SOCKET: Final = "vnc.sock"
 AGENT_SOCKET: Final = "agent.sock"
 CONSOLE_LOG: Final = "console.log"
+
+#: Namespace of objects that name none.
+DEFAULT_NAMESPACE: Final = "default"
