@@ -5,6 +5,10 @@ LauncherError
 │   ├── ImageError      a disk image, or a container image that should hold one
 │   ├── ClaimError      a claim's file or device
 │   └── AlreadyRunning  a VM of this name has a living supervisor
+├── PrepareError        disks, seed or command line can't be made
+├── QemuError           QEMU can't be started, or ended when it should not
+├── PrivilegeError      root could not become an ordinary user
+├── RenderError         a value that no command line can carry
 ├── NotRunning          no VM of that name
 └── UsageError          the command line contradicts itself or the manifest
 """
@@ -56,3 +60,27 @@ class UsageError(LauncherError):
     """An option that contradicts another one, or that names something the manifest doesn't have."""
 
     reason = "UsageError"
+
+
+class PrepareError(LauncherError):
+    """A disk, a seed or the command line can't be made from the spec and what was found on this machine."""
+
+    reason = "PrepareFailed"
+
+
+class QemuError(LauncherError):
+    """QEMU can't be started, or ended by itself; the message has the tail of what it said."""
+
+    reason = "QemuFailed"
+
+
+class PrivilegeError(LauncherError):
+    """Privileges could not be given up. Nothing may go on after it."""
+
+    reason = "PrivilegesKept"
+
+
+class RenderError(LauncherError):
+    """A value of the spec has a line break or another character that no argument of QEMU can carry."""
+
+    reason = "RenderError"

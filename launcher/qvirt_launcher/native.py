@@ -1,0 +1,96 @@
+"""System calls that Python has no name for: prctl(2) and capset(2), through libc.
+
+Resolved when this module is imported, so that they can be called between fork and exec and after privileges are gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable
+from typing import Final
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_prctl = _LIBC.prctl
+_prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+_prctl.restype = ctypes.c_int
+_capset = _LIBC.capset
+_capset.restype = ctypes.c_int
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_GET_PDEATHSIG: Final = 2
+_PR_CAPBSET_READ: Final = 23
+_PR_CAPBSET_DROP: Final = 24
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_CAPABILITY_VERSION_3: Final = 0x20080522
+
+_present_death_signal = ctypes.c_int()
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+def set_death_signal(number: int) -> None:
+    """Have the kernel send us this signal when the *thread* that forked us ends. Cleared by setuid(2). 0: none."""
+    _check(_prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "PR_SET_PDEATHSIG")
+
+
+def death_signal() -> int:
+    """The signal set by `set_death_signal`; 0: none."""
+    address = ctypes.addressof(_present_death_signal)
+    _check(_prctl(_PR_GET_PDEATHSIG, address, 0, 0, 0), "PR_GET_PDEATHSIG")
+    return _present_death_signal.value
+
+
+def dying_with_parent() -> Callable[[], None]:
+    """For `preexec_fn`: the child is killed when this process ends, even if it ended before the child could say so."""
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        set_death_signal(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return die_with_parent
+
+
+def become_subreaper() -> None:
+    """Orphans among our descendants become our children."""
+    _check(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "PR_SET_CHILD_SUBREAPER")
+
+
+def forbid_new_privileges() -> None:
+    """No exec after this one gains anything: setuid bits and file capabilities are ignored, here and in all children."""
+    _check(_prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS")
+
+
+def drop_bounding_set() -> None:
+    """Remove every capability from the bounding set.
+
+    :raise PermissionError: CAP_SETPCAP is missing.
+    """
+    capability = 0
+    while _prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) >= 0:
+        _check(_prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0), "PR_CAPBSET_DROP")
+        capability += 1
+
+
+def clear_capabilities() -> None:
+    """Empty the ambient, effective, permitted and inheritable sets."""
+    _prctl(
+        _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0
+    )  # EINVAL before Linux 4.3, which has none
+    header = _CapHeader(version=_CAPABILITY_VERSION_3, pid=0)
+    nothing = (ctypes.c_uint32 * 6)()
+    _check(_capset(ctypes.byref(header), ctypes.byref(nothing)), "capset")
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")

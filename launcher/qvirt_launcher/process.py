@@ -1,0 +1,209 @@
+"""QEMU as our direct child: started with the descriptors it needs and nothing else, dead when we are, its last words kept.
+
+Also everything else about children: who is ours, and reaping orphans that become ours (as PID 1 of a pod, or as the
+subreaper elsewhere) without taking an exit code away from asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import resource
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
+
+from qvirt_launcher import native
+from qvirt_launcher.errors import QemuError
+
+_log = logging.getLogger(__name__)
+
+#: How much of QEMU's last output is kept, in bytes.
+STDERR_TAIL: Final = 4096
+_CHUNK: Final = 4096
+#: After the child's exit: how long its output may take to arrive, in seconds. A grandchild may hold the pipe open.
+_DRAIN_SECONDS: Final = 2.0
+
+
+class Qemu:
+    """A running QEMU. Made by `start`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, forget: Callable[[int], None]) -> None:
+        self._process = process
+        self._forget = forget
+        self._tail: deque[bytes] = deque()
+        self._held = 0
+        self._reader = asyncio.create_task(self._read(), name="qemu's stderr")
+
+    @property
+    def pid(self) -> int:
+        """Its process id in our namespace."""
+        return self._process.pid
+
+    async def wait(self) -> int:
+        """Its exit code, below zero for a signal; once all that it said has been read (or 2 seconds have passed)."""
+        code = await self._process.wait()
+        self._forget(self._process.pid)
+        await asyncio.wait({self._reader}, timeout=_DRAIN_SECONDS)
+        if not self._reader.done():
+            self._reader.cancel()
+            await asyncio.wait({self._reader})
+        return code
+
+    def tail(self) -> str:
+        """The last 4 KiB of its output."""
+        text = b"".join(self._tail)[-STDERR_TAIL:].decode(errors="replace")
+        return "".join(
+            c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text
+        ).strip()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens when it has exited."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    async def _read(self) -> None:
+        stream = self._process.stdout
+        assert stream is not None
+        while chunk := await stream.read(_CHUNK):
+            self._keep(chunk)
+            for line in chunk.decode(errors="backslashreplace").splitlines():
+                _log.warning("qemu: %s", line)
+
+    def _keep(self, chunk: bytes) -> None:
+        self._tail.append(chunk)
+        self._held += len(chunk)
+        while self._held - len(self._tail[0]) >= STDERR_TAIL:
+            self._held -= len(self._tail.popleft())
+
+
+class Children:
+    """Which of our children have somebody who waits for them; the others are orphans that were given to us."""
+
+    def __init__(self) -> None:
+        self._own: set[int] = set()
+        self._spawning = 0
+
+    def adopt_orphans(self) -> None:
+        """From now on reap whatever is given to us. In the running loop, once."""
+        if os.getpid() != 1:
+            native.become_subreaper()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.reap)
+
+    @contextlib.contextmanager
+    def spawning(self) -> Iterator[Callable[[int], None]]:
+        """While a child is started nobody is reaped: it may end before we know its pid. Call the value with that pid."""
+        self._spawning += 1
+        try:
+            yield self._own.add
+        finally:
+            self._spawning -= 1
+            self.reap()
+
+    def forget(self, pid: int) -> None:
+        """The child was waited for: its number may come back as somebody else's."""
+        self._own.discard(pid)
+
+    def reap(self) -> None:
+        """Take the exit codes of orphans. Never waits for "any child": that would take asyncio's."""
+        if self._spawning:
+            return
+        for pid in _children() - self._own:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def _children() -> set[int]:
+    """Children of all our threads (proc(5); needs CONFIG_PROC_CHILDREN, which every distribution has)."""
+    found: set[int] = set()
+    for thread in os.listdir("/proc/self/task"):
+        with (
+            contextlib.suppress(OSError),
+            open(f"/proc/self/task/{thread}/children", encoding="ascii") as file,
+        ):
+            found.update(map(int, file.read().split()))
+    return found
+
+
+def watch_children_by_pidfd() -> None:
+    """Have asyncio learn of exits through pidfds: no signal handler, no thread. The default from 3.12 on."""
+    if sys.version_info < (3, 12):
+        watcher = asyncio.PidfdChildWatcher()
+        watcher.attach_loop(asyncio.get_running_loop())
+        asyncio.set_child_watcher(watcher)
+
+
+async def start(argv: Sequence[str], fds: Mapping[int, int], children: Children) -> Qemu:
+    """Start QEMU; must run in the main thread, whose end is QEMU's end (PR_SET_PDEATHSIG goes by thread).
+
+    :param fds: number in QEMU -> our descriptor. Ours are closed, whatever happens.
+    :raise QemuError: the program is not there or can't be executed.
+    """
+    try:
+        numbers = _move(fds)
+    finally:
+        for number in fds.values():
+            os.close(number)
+    try:
+        with children.spawning() as started:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                pass_fds=numbers,
+                start_new_session=True,
+                preexec_fn=_as_child(),
+            )
+            started(process.pid)
+    except FileNotFoundError:
+        raise QemuError(f"{argv[0]} is not installed: apt install qemu-system-x86") from None
+    except (OSError, ValueError) as error:
+        raise QemuError(f"{argv[0]} can't be executed: {error}") from error
+    finally:
+        for number in numbers:
+            os.close(number)
+    return Qemu(process, children.forget)
+
+
+def _as_child() -> Callable[[], None]:
+    die_with_parent = native.dying_with_parent()
+
+    def between_fork_and_exec() -> None:
+        die_with_parent()
+        # A core file would hold the guest's memory.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    return between_fork_and_exec
+
+
+def _move(fds: Mapping[int, int]) -> tuple[int, ...]:
+    """Copies of our descriptors at the numbers that the command line names; not inherited by anybody else.
+
+    :raise QemuError: a number is taken.
+    """
+    made: list[int] = []
+    try:
+        for number, source in fds.items():
+            if _is_open(number):
+                raise QemuError(f"descriptor {number} is in use in the launcher; this is a bug")
+            os.dup2(source, number, inheritable=False)
+            made.append(number)
+    except BaseException:
+        for number in made:
+            os.close(number)
+        raise
+    return tuple(made)
+
+
+def _is_open(number: int) -> bool:
+    try:
+        fcntl.fcntl(number, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True
