@@ -51,7 +51,14 @@ class CreateSeedFromDirectory(Model, frozen=True, kw_only=True, tag="seed-direct
     keys: dict[str, tuple[str, ...]]
 
 
-Step = CreateOverlay | CreateEmpty | CreateSeed | CreateSeedFromDirectory
+class CopyFile(Model, frozen=True, kw_only=True, tag="copy"):
+    """A private, writable copy of a small file (EFI variables), unless ``path`` is there already."""
+
+    path: str
+    source: str
+
+
+Step = CreateOverlay | CreateEmpty | CreateSeed | CreateSeedFromDirectory | CopyFile
 
 
 class Backing(Model, frozen=True, kw_only=True):

@@ -1,0 +1,52 @@
+"""What a command line depends on besides the spec: this host and what was prepared on it, as data.
+
+`host.gather_host_facts` observes them, `offline.offline_facts` makes them up for ``qvirt render``.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from qvirt_crds.model import Model
+from qvirt_crds.report import Accel, Attachment
+from qvirt_launcher.backing import Backing
+
+QEMU_BINARY: Final = "qemu-system-x86_64"
+
+
+class FirmwareFiles(Model, frozen=True, kw_only=True):
+    """OVMF: code that is shared, and the template of a VM's own variables."""
+
+    code: str
+    variables: str
+
+
+class KernelFiles(Model, frozen=True, kw_only=True):
+    """``firmware.kernelBoot.container``, resolved to files of this host."""
+
+    kernel: str = ""
+    initrd: str = ""
+
+
+class HostFacts(Model, frozen=True, kw_only=True):
+    """Everything that `machine.build_machine` may know of the world."""
+
+    accel: Accel
+    #: Absolute; QEMU makes its sockets here.
+    run_dir: str
+    attachments: tuple[Attachment, ...] = ()
+    backings: tuple[Backing, ...] = ()
+    #: argv[0], found on PATH.
+    qemu_binary: str = QEMU_BINARY
+    qemu_version: tuple[int, int, int] = (7, 2, 0)
+    #: None: not installed.
+    efi: FirmwareFiles | None = None
+    efi_secure: FirmwareFiles | None = None
+    kernel: KernelFiles | None = None
+    #: The present, with a time zone; only specs with a clock offset or time zone make argv depend on it.
+    now: datetime
+    #: Seconds east of UTC of ``clock.timezone`` at `now`; None: the spec has none, or the host doesn't know it.
+    timezone_offset: int | None = None
+    #: Flags of the host's CPU as the kernel writes them; to honour the feature policy ``forbid``.
+    cpu_flags: frozenset[str] = frozenset()
