@@ -44,6 +44,11 @@ class EventStream:
         self._ended = True
         self._news.set()
 
+    @property
+    def ended(self) -> bool:
+        """Whether no more events will come."""
+        return self._ended
+
     def __aiter__(self) -> EventStream:
         return self
 

@@ -184,11 +184,15 @@ class Monitor:
         """
         return asyncio.shield(self._ended)
 
-    def events(self, *, capacity: int = 1024) -> EventStream:
-        """A stream of all events from now on; the first call's stream starts with those since `connect`. See `EventStream`."""
+    def events(self) -> EventStream:
+        """A stream of all events from now on; the first call's stream starts with those since `connect`. See `EventStream`.
+
+        Close a stream that is not read to its end.
+        """
         stream, self._early = self._early, None
         if stream is None:
-            stream = EventStream(capacity)
+            stream = EventStream()
+            self._streams = [kept for kept in self._streams if not kept.ended]
             self._streams.append(stream)
         if self._ended.done():
             stream.close()
@@ -256,7 +260,7 @@ class Monitor:
         if self._ended.done():
             raise Disconnected(self.name, self._ended.result())
         if self._client.unsent >= _MOST_UNSENT:
-            raise CommandTimeout(command, 0)
+            raise Disconnected(self.name, "it reads no commands any more")
         message = QMPClient.make_execute_msg(command, arguments)
         passing = list(fds)
         if passing:

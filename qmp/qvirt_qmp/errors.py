@@ -6,7 +6,7 @@ QmpError
 ├── CommandFailed    the peer refused: it answered with an error (its class and description inside)
 ├── CommandTimeout   no answer within the deadline; the command may still be carried out
 ├── Interrupted      the connection ended before the answer; the outcome is unknowable
-├── Disconnected     the connection had ended before the command was sent; nothing has happened
+├── Disconnected     the connection has ended, or takes nothing more: the command was not sent, nothing has happened
 └── Refused          our own policy; the command never reached the peer
 
 The root stands alone: this room knows no other.
@@ -88,7 +88,7 @@ class Interrupted(QmpError):
 
 
 class Disconnected(QmpError):
-    """The connection had already ended; the command was not sent."""
+    """The connection has ended, or takes nothing more; the command was not sent."""
 
     reason = "MonitorDisconnected"
 

@@ -18,8 +18,8 @@ from typing import Final
 
 from qvirt_qmp import dialect, sockets
 from qvirt_qmp.errors import ListenFailed
-from qvirt_qmp.policy import Grade
 from qvirt_qmp.session import Call, ClientInfo, Handler, Limits, Session
+from qvirt_qmp.verbs import Grade
 
 __all__ = ["Call", "ClientInfo", "Handler", "Limits", "Server"]
 

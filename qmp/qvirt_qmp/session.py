@@ -19,7 +19,7 @@ import msgspec
 from qvirt_qmp import dialect, sockets
 from qvirt_qmp.errors import CommandFailed, QmpError
 from qvirt_qmp.framer import Framer, Malformed
-from qvirt_qmp.policy import Grade
+from qvirt_qmp.verbs import Grade
 
 _log = logging.getLogger(__name__)
 
@@ -167,12 +167,11 @@ class Session:
         try:
             while True:
                 data, fds, lost = await sockets.receive(self._sock, _CHUNK, most)
-                self._fds += fds
                 if not data:
                     break
-                if len(self._fds) > most or (lost and most):
+                if (lost and most) or len(self._fds) + len(fds) > most:
                     self.cut("it sends too many descriptors")
-                await self._sort(data)
+                await self._sort(data, fds)
         except OSError as error:
             _log.debug("client %s: %s", self.client, error)
         linger = asyncio.get_running_loop().call_later(
@@ -185,19 +184,28 @@ class Session:
         finally:
             linger.cancel()
 
-    async def _sort(self, data: bytes) -> None:
-        """Queue the requests that end in ``data``, and give the descriptors that came to the one they belong to.
+    async def _sort(self, data: bytes, came: list[int]) -> None:
+        """Queue the requests that end in ``data``, and give the descriptors that ``came`` with it to the one they belong to.
 
         The kernel ends a read at a piece that had descriptors, but puts earlier pieces in front of it. So they belong to the last message that
         begins in ``data``; or, when it ends in a single blank (the byte that `QMPClient` and others send descriptors with), to the next one.
         """
-        frames = self._framer.feed(data)
-        to_come = self._framer.inside or not frames or data.endswith((b"} ", b"\n "))
-        for left, frame in zip(range(len(frames) - 1, -1, -1), frames, strict=True):
-            fds: list[int] = []
-            if left == 0 and not to_come:
-                fds, self._fds = self._fds, fds
-            await self._work.put(_Work(frame, fds))
+        work = [_Work(frame, []) for frame in self._framer.feed(data)]
+        if work:
+            work[0].fds.extend(self._fds)
+            self._fds.clear()
+        unfinished = self._framer.inside and not (work and isinstance(work[-1].text, Malformed))
+        if not work or unfinished or data.endswith((b"} ", b"\n ")):
+            self._fds += came
+        else:
+            work[-1].fds.extend(came)
+        try:
+            while work:
+                await self._work.put(work[0])
+                del work[0]
+        finally:
+            for dropped in work:
+                sockets.close_all(dropped.fds)
 
     async def _carry_out(self) -> None:
         while (work := await self._work.get()) is not None:

@@ -86,14 +86,19 @@ def listen_path(path: str, mode: int, backlog: int) -> tuple[socket.socket, Boun
         with _address_to_bind(path) as address:
             sock.bind(address)
         found = os.lstat(path)
-        # Before listen() nobody can connect, so there is no moment with wrong permissions, and the umask,
-        # which belongs to the whole process, is left alone.
-        os.chmod(path, mode)
-        sock.listen(backlog)
+        bound = BoundPath(path=path, device=found.st_dev, inode=found.st_ino)
+        try:
+            # Before listen() nobody can connect, so there is no moment with wrong permissions, and the umask,
+            # which belongs to the whole process, is left alone.
+            os.chmod(path, mode)
+            sock.listen(backlog)
+        except BaseException:
+            bound.unlink()
+            raise
     except BaseException:
         sock.close()
         raise
-    return sock, BoundPath(path=path, device=found.st_dev, inode=found.st_ino)
+    return sock, bound
 
 
 async def readable(sock: socket.socket) -> None:
