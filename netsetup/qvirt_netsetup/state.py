@@ -1,0 +1,181 @@
+"""What was done for whom, so that it can be undone: one file a network namespace, under a lock.
+
+Written before anything is changed, so that whoever comes after a crash knows what to remove.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from qvirt_crds.model import Model
+from qvirt_netsetup import netns
+from qvirt_netsetup.errors import NotPermitted, StateUnreadable
+from qvirt_netsetup.observed import Address, Link, Route
+from qvirt_netsetup.request import Mode, NetworkRequest
+
+#: A set-up takes well under a second; somebody who holds the lock for this long is stuck.
+_LOCK_SECONDS: Final = 30.0
+_LOCK_POLL: Final = 0.05
+
+
+class Owner(Model, frozen=True, kw_only=True):
+    """A process: its number, and when it began (ticks since boot), for numbers are used again."""
+
+    pid: int
+    start: int
+
+
+class Original(Model, frozen=True, kw_only=True):
+    """An interface as it was before a guest took it over."""
+
+    link: Link
+    addresses: tuple[Address, ...] = ()
+    routes: tuple[Route, ...] = ()
+    #: Settings of this link (IPv6 off and such), key by the link's own name.
+    disable_ipv6: str = "0"
+
+
+class Nic(Model, frozen=True, kw_only=True):
+    """One interface of a guest and what belongs to it alone."""
+
+    interface: str
+    mode: Mode
+    tap: str
+    mac: str
+    #: takeover, masquerade: the namespace's interface and the bridge made for it.
+    link: str = ""
+    bridge: str = ""
+    #: nat: its addresses, with prefix length.
+    address: str = ""
+    address6: str = ""
+    original: Original | None = None
+
+
+class Tenant(Model, frozen=True, kw_only=True):
+    """A VM."""
+
+    namespace: str
+    name: str
+    uid: str
+    owner: Owner
+    nics: tuple[Nic, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """``namespace/name``"""
+        return f"{self.namespace}/{self.name}"
+
+    def is_of(self, request: NetworkRequest) -> bool:
+        """Whether the request is about this VM. By name: there is one VM of a name at a time."""
+        return (self.namespace, self.name) == (request.namespace, request.name)
+
+
+class State(Model, frozen=True, kw_only=True):
+    """Of one network namespace."""
+
+    subnet: str = ""
+    subnet6: str = ""
+    #: Settings as they were before the first VM, to be written back in this order after the last.
+    saved: dict[str, str] = {}
+    tenants: tuple[Tenant, ...] = ()
+
+    def without(self, tenant: Tenant) -> State:
+        """The same, less one VM."""
+        rest = tuple(other for other in self.tenants if other != tenant)
+        return msgspec.structs.replace(self, tenants=rest) if rest else State()
+
+
+def start_time(pid: int) -> int | None:
+    """When a process began, in clock ticks since boot; None: there is none (proc(5), field 22 of stat)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    # A zombie does nothing any more.
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def owner_of(pid: int) -> Owner:
+    """That process, now. One that is gone already is an owner that is dead."""
+    start = start_time(pid)
+    return Owner(pid=pid, start=-1 if start is None else start)
+
+
+def is_alive(owner: Owner) -> bool:
+    """Whether that very process still runs."""
+    return start_time(owner.pid) == owner.start
+
+
+class Store:
+    """The state file of the calling thread's namespace."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = Path(directory)
+        self._path = self._directory / f"net-{netns.identity()}.json"
+
+    @contextlib.asynccontextmanager
+    async def locked(self) -> AsyncIterator[None]:
+        """Hold the lock; one set-up at a time.
+
+        :raises StateUnreadable: somebody else holds it for too long.
+        :raises NotPermitted: the directory can't be made or written.
+        """
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fd = os.open(self._directory / "net.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise NotPermitted(
+                f"{error.filename or self._directory}: {error.strerror}; choose another directory, or start as root"
+            ) from error
+        try:
+            await self._wait(fd)
+            yield
+        finally:
+            os.close(fd)
+
+    async def _wait(self, fd: int) -> None:
+        until = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > until:
+                    raise StateUnreadable(
+                        f"{self._directory}/net.lock: held by another process for {_LOCK_SECONDS:.0f} s; see who: fuser {self._directory}/net.lock"
+                    ) from error
+                await asyncio.sleep(_LOCK_POLL)
+            else:
+                return
+
+    def load(self) -> State:
+        """What is remembered; nothing, when there is no file.
+
+        :raises StateUnreadable: the file is damaged.
+        """
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=State)
+        except FileNotFoundError:
+            return State()
+        except (OSError, msgspec.DecodeError) as error:
+            raise StateUnreadable(
+                f"{self._path}: {error}; remove the file, then what it described: links qvirt0 and qv*, table inet qvirt"
+            ) from error
+
+    def save(self, state: State) -> None:
+        """Replace the file at once; an empty state removes it."""
+        if not state.tenants:
+            self._path.unlink(missing_ok=True)
+            return
+        fresh = self._path.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.encode(state))
+        fresh.replace(self._path)
