@@ -17,8 +17,8 @@ VirtioKind = Literal["blk", "net", "scsi", "serial", "balloon", "rng"]
 
 #: Versioned names too: ``pc-q35-7.2``, ``pc-i440fx-7.2``, and distributions' own such as ``pc-q35-rhel9.2.0``.
 _TYPES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = (
-    (re.compile(r"q35|pc-q35-[A-Za-z0-9][A-Za-z0-9.]*"), "q35"),
-    (re.compile(r"pc|pc-i440fx-[A-Za-z0-9][A-Za-z0-9.]*"), "pc"),
+    (re.compile(r"q35|pc-q35-[A-Za-z0-9.+_-]+"), "q35"),
+    (re.compile(r"pc|pc-i440fx-[A-Za-z0-9.+_-]+"), "pc"),
     (re.compile(r"microvm"), "microvm"),
 )
 

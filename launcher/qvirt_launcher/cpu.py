@@ -15,7 +15,9 @@ from qvirt_launcher.arguments import Options, refused
 from qvirt_launcher.facts import HostFacts
 
 #: ``-cpu`` is no key=value list of QEMU's usual kind: a comma in it can't be escaped, so names must not have one.
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+#: More need an IOMMU and x2APIC ids, on every machine type that we lay out.
+_MAX_VCPUS: Final = 255
 _HOST_MODELS: Final = frozenset({"host-model", "host-passthrough"})
 
 
@@ -26,12 +28,19 @@ def vcpus(domain: Domain) -> int:
 
 
 def topology(domain: Domain) -> Options:
-    """``-smp``; sockets above the present ones are places for CPUs that come later (``maxSockets``)."""
+    """``-smp``; sockets above the present ones are places for CPUs that come later (``maxSockets``).
+
+    :raise SpecError: more vCPUs than the boards take.
+    """
     cpu = domain.cpu or Cpu()
     sockets = max(cpu.sockets or 1, cpu.max_sockets or 1)
     cores, threads = cpu.cores or 1, cpu.threads or 1
     count = vcpus(domain)
     maximum = sockets * cores * threads
+    if maximum > _MAX_VCPUS:
+        raise refused(
+            "spec.domain.cpu", f"{maximum} vCPUs are more than QEMU's PC has: {_MAX_VCPUS}"
+        )
     return {
         "cpus": count,
         "maxcpus": maximum if maximum > count else None,

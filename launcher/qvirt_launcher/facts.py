@@ -22,6 +22,35 @@ class FirmwareFiles(Model, frozen=True, kw_only=True):
     variables: str
 
 
+#: Where distributions put OVMF, in order of preference: Debian and Ubuntu (2 and 4 MB flash), Fedora and RHEL, Arch.
+#: Both files of a pair must be there. A pair with Secure Boot has the keys of its variables enrolled.
+EFI: Final = (
+    FirmwareFiles(
+        code="/usr/share/OVMF/OVMF_CODE_4M.fd", variables="/usr/share/OVMF/OVMF_VARS_4M.fd"
+    ),
+    FirmwareFiles(code="/usr/share/OVMF/OVMF_CODE.fd", variables="/usr/share/OVMF/OVMF_VARS.fd"),
+    FirmwareFiles(
+        code="/usr/share/edk2/ovmf/OVMF_CODE.fd", variables="/usr/share/edk2/ovmf/OVMF_VARS.fd"
+    ),
+    FirmwareFiles(
+        code="/usr/share/edk2/x64/OVMF_CODE.4m.fd", variables="/usr/share/edk2/x64/OVMF_VARS.4m.fd"
+    ),
+)
+EFI_SECURE: Final = (
+    FirmwareFiles(
+        code="/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+        variables="/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
+    ),
+    FirmwareFiles(
+        code="/usr/share/OVMF/OVMF_CODE.secboot.fd", variables="/usr/share/OVMF/OVMF_VARS.ms.fd"
+    ),
+    FirmwareFiles(
+        code="/usr/share/edk2/ovmf/OVMF_CODE.secboot.fd",
+        variables="/usr/share/edk2/ovmf/OVMF_VARS.secboot.fd",
+    ),
+)
+
+
 class KernelFiles(Model, frozen=True, kw_only=True):
     """``firmware.kernelBoot.container``, resolved to files of this host."""
 
