@@ -97,11 +97,18 @@ class RunDir:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, content, 0)
 
-    def make(self, account: Account) -> None:
-        """Make the directory itself, for the account alone."""
+    def make(self) -> None:
+        """Make the directory itself, for ourselves alone yet: root writes into it before others may."""
         self.path.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            os.chown(self.path, account.uid, account.gid)
+
+    def hand_over(self, account: Account) -> None:
+        """Give the directory and what is in it to the account; it is not to be written to by root from then on."""
+        if os.geteuid() != 0:
+            return
+        for _, folders, files, handle in os.fwalk(self.path, topdown=False):
+            for name in (*folders, *files):
+                os.chown(name, account.uid, account.gid, dir_fd=handle, follow_symlinks=False)
+        os.chown(self.path, account.uid, account.gid)
 
     def remove(self) -> None:
         """Remove everything and let the name go. Once more does no harm."""

@@ -1,0 +1,354 @@
+"""How the guest of a VM without a cluster reaches the network, and the making and removing of what that takes.
+
+`choose` decides; `attached` acts: through a short-lived netsetup child as root, passt or QEMU's user mode without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from qvirt_crds.devices import DhcpOptions, Interface
+from qvirt_crds.errors import Cause, SpecError
+from qvirt_crds.report import Attachment, PortForward
+from qvirt_crds.vm import VirtualMachineInstance
+from qvirt_launcher import native
+from qvirt_launcher.account import Account
+from qvirt_launcher.errors import HostError, UsageError
+from qvirt_launcher.nics import present_interfaces, queue_count
+from qvirt_netsetup import client
+from qvirt_netsetup.errors import SetupFailed
+from qvirt_netsetup.request import InterfaceRequest, Mode, NetworkReply, NetworkRequest
+
+Wish = Literal["auto", "nat", "takeover", "user", "passt", "none"]
+Choice = Literal["nat", "takeover", "user", "passt", "none"]
+
+_PRIVILEGED: Final = frozenset({"nat", "takeover"})
+_PASST_DEADLINE: Final = 10.0
+_PASST_PAUSE: Final = 0.02
+_MTU: Final = 1500
+
+Notify = Callable[[str], None]
+
+
+class Uplink(msgspec.Struct, frozen=True, kw_only=True):
+    """What was decided."""
+
+    choice: Choice
+    #: Why, if it wasn't the user who chose; empty otherwise.
+    because: str = ""
+    #: Network of the spec -> interface of this machine (takeover). The key "" is for the pod network.
+    links: Mapping[str, str] = {}
+    publish: tuple[PortForward, ...] = ()
+
+
+class Attached(msgspec.Struct, frozen=True):
+    """Interfaces ready to be plugged in, and the descriptors that their numbers point into (ours to close)."""
+
+    attachments: tuple[Attachment, ...] = ()
+    fds: tuple[int, ...] = ()
+
+
+def choose(
+    wish: Wish, publish: tuple[PortForward, ...], links: Mapping[str, str], *, root: bool
+) -> Uplink:
+    """Decide how to connect.
+
+    :param publish: of ``--publish``; needs user or passt.
+    :raise UsageError: options that contradict each other.
+    :raise HostError: root or passt is needed for what was asked.
+    """
+    have_passt = shutil.which("passt") is not None
+    choice, because = _automatic(root, have_passt, bool(publish)) if wish == "auto" else (wish, "")
+    if choice in _PRIVILEGED and not root:
+        raise HostError(
+            f"--network {choice}: needs root; start as root, or use --network user (or passt)"
+        )
+    if choice == "passt" and not have_passt:
+        raise HostError("--network passt: passt is not installed; apt install passt")
+    if publish and choice not in {"user", "passt"}:
+        raise UsageError(
+            f"--publish: works with --network user or passt; with {choice} the guest has an address of its own"
+        )
+    if links and choice != "takeover":
+        raise UsageError("--interface: is for --network takeover; add that or leave it out")
+    return Uplink(choice=choice, because=because, links=links, publish=publish)
+
+
+def _automatic(root: bool, have_passt: bool, publishing: bool) -> tuple[Choice, str]:
+    if root and not publishing:
+        return "nat", ""
+    if root:
+        return "user", "for --publish"
+    if have_passt:
+        return "passt", "not root"
+    return "user", "not root, and passt is not installed"
+
+
+def without_network(vmi: VirtualMachineInstance) -> VirtualMachineInstance:
+    """The same guest without any network card (``--network none``)."""
+    devices = replace(vmi.spec.domain.devices, interfaces=(), autoattach_pod_interface=False)
+    domain = replace(vmi.spec.domain, devices=devices)
+    return replace(vmi, spec=replace(vmi.spec, domain=domain, networks=()))
+
+
+@contextlib.asynccontextmanager
+async def attached(
+    uplink: Uplink,
+    vmi: VirtualMachineInstance,
+    state_dir: Path,
+    account: Account,
+    notify: Notify,
+) -> AsyncIterator[Attached]:
+    """The guest's interfaces, connected; everything is removed at the end.
+
+    :raise NetworkError: the network can't be made; nothing is left behind.
+    :raise HostError: passt doesn't start.
+    :raise SpecError: the spec asks for what no machine without a cluster has.
+    """
+    if not present_interfaces(vmi.spec.domain):
+        yield Attached()
+    elif uplink.choice in _PRIVILEGED:
+        async with _by_netsetup(uplink, vmi, state_dir, account, notify) as made:
+            yield made
+    elif uplink.choice == "passt":
+        async with _by_passt(uplink, vmi, account) as made:
+            yield made
+    else:
+        yield Attached(_by_user_mode(uplink, vmi))
+
+
+@contextlib.asynccontextmanager
+async def _by_netsetup(
+    uplink: Uplink,
+    vmi: VirtualMachineInstance,
+    state_dir: Path,
+    account: Account,
+    notify: Notify,
+) -> AsyncIterator[Attached]:
+    request = NetworkRequest(
+        verb="up",
+        state_dir=str(state_dir),
+        namespace=vmi.metadata.namespace or "default",
+        name=vmi.metadata.name,
+        uid=vmi.metadata.uid,
+        owner_pid=os.getpid(),
+        owner_uid=account.uid,
+        hostname=vmi.spec.hostname or vmi.metadata.name,
+        subdomain=vmi.spec.subdomain,
+        interfaces=requests(uplink, vmi, notify),
+    )
+    fds: tuple[int, ...] = ()
+    try:
+        reply, fds = await client.call(request)
+        _refuse_failure(reply)
+        for warning in reply.warnings:
+            notify(warning)
+        for other in reply.cleaned:
+            notify(f"removed what {other} had left of its network")
+        yield Attached(reply.attachments, fds)
+    finally:
+        for fd in fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        # Also after a set-up that was cut short: taking down what isn't there does no harm.
+        done, _ = await asyncio.shield(client.call(replace(request, verb="down")))
+        _refuse_failure(done)
+
+
+def _refuse_failure(reply: NetworkReply) -> None:
+    if reply.error is not None:
+        raise SetupFailed(reply.error.message)
+
+
+def requests(
+    uplink: Uplink, vmi: VirtualMachineInstance, notify: Notify
+) -> tuple[InterfaceRequest, ...]:
+    """What netsetup is asked for, one an interface.
+
+    :raise SpecError: a network that this machine has nothing for.
+    """
+    return tuple(
+        InterfaceRequest(
+            name=interface.name,
+            mode=_mode(uplink, interface),
+            mac=interface.mac_address,
+            queues=queue_count(vmi.spec.domain, interface),
+            link=_link(uplink, vmi, interface, notify),
+            ports=interface.ports,
+            network=network.pod.vm_network_cidr if network.pod else "",
+            network6=network.pod.vm_ipv6_network_cidr if network.pod else "",
+            dhcp=interface.dhcp_options or DhcpOptions(),
+        )
+        for interface in present_interfaces(vmi.spec.domain)
+        for network in vmi.spec.networks
+        if network.name == interface.name
+    )
+
+
+def _mode(uplink: Uplink, interface: Interface) -> Mode:
+    if uplink.choice == "takeover":
+        return "masquerade" if interface.masquerade is not None else "takeover"
+    return "nat"
+
+
+def _link(uplink: Uplink, vmi: VirtualMachineInstance, interface: Interface, notify: Notify) -> str:
+    for index, network in enumerate(vmi.spec.networks):
+        if network.name == interface.name and network.multus is not None:
+            known = uplink.links.get(network.name, "")
+            if known:
+                return known
+            if uplink.choice == "takeover":
+                raise SpecError(
+                    (
+                        Cause(
+                            path=f"spec.networks[{index}].multus",
+                            message=f"there is no Multus without a cluster; say which interface it is with --interface {network.name}=NAME",
+                        ),
+                    )
+                )
+            notify(
+                f"network {network.name}: there is no Multus without a cluster; it is on the NAT bridge, too"
+            )
+            return ""
+    return uplink.links.get(interface.name) or uplink.links.get("", "")
+
+
+def _by_user_mode(uplink: Uplink, vmi: VirtualMachineInstance) -> tuple[Attachment, ...]:
+    return tuple(
+        Attachment(
+            interface=interface.name,
+            backend="user",
+            mac=interface.mac_address or _mac(vmi, interface),
+            mtu=_MTU,
+            publish=uplink.publish if index == 0 else (),
+        )
+        for index, interface in enumerate(present_interfaces(vmi.spec.domain))
+    )
+
+
+def _mac(vmi: VirtualMachineInstance, interface: Interface) -> str:
+    """Locally administered, and the same at every start: guests keep their interface names and leases."""
+    name = f"{vmi.metadata.namespace or 'default'}/{vmi.metadata.name}/{interface.name}"
+    digest = hashlib.sha256(name.encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
+
+
+@contextlib.asynccontextmanager
+async def _by_passt(
+    uplink: Uplink, vmi: VirtualMachineInstance, account: Account
+) -> AsyncIterator[Attached]:
+    async with contextlib.AsyncExitStack() as stack:
+        folder = stack.enter_context(_passt_folder(vmi, account))
+        attachments: list[Attachment] = []
+        for attachment in _by_user_mode(uplink, vmi):
+            socket = folder / f"{len(attachments)}.sock"
+            argv = passt_arguments(socket, attachment)
+            await stack.enter_async_context(_passt(argv, socket, account))
+            attachments.append(replace(attachment, backend="passt", socket=str(socket)))
+        yield Attached(tuple(attachments))
+
+
+@contextlib.contextmanager
+def _passt_folder(vmi: VirtualMachineInstance, account: Account) -> Iterator[Path]:
+    """Below /tmp, because Debian's AppArmor profile lets passt make its socket there but not in /run/user.
+
+    One place for each VM, so that the next start removes what a killed one left.
+    """
+    name = f"{vmi.metadata.namespace or 'default'}/{vmi.metadata.name}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    folder = Path(f"/tmp/qvirt-passt-{os.geteuid()}-{digest}")
+    try:
+        if os.path.lexists(folder):
+            shutil.rmtree(folder)
+        folder.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            os.chown(folder, account.uid, account.gid)
+    except OSError as error:
+        raise HostError(f"passt: {folder}: {error.strerror}; remove it") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def passt_arguments(socket: Path, attachment: Attachment) -> tuple[str, ...]:
+    """passt's command line (passt(1), of 2023-03 and later): in the foreground, ending with its one guest."""
+    argv = ["passt", "-f", "-1", "-q", "-e", "-s", str(socket), "-m", str(attachment.mtu)]
+    for option, protocol in (("-t", "tcp"), ("-u", "udp")):
+        by_address: dict[str, list[str]] = {}
+        for port in attachment.publish:
+            if port.protocol == protocol:
+                ports = by_address.setdefault(port.host_address, [])
+                ports.append(f"{port.host_port}:{port.guest_port}")
+        for address, ports in by_address.items():
+            argv += [option, f"{address}/{','.join(ports)}"]
+    return tuple(argv)
+
+
+@contextlib.asynccontextmanager
+async def _passt(argv: tuple[str, ...], socket: Path, account: Account) -> AsyncIterator[None]:
+    as_user = {"user": account.uid, "group": account.gid, "extra_groups": []}
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=native.dying_with_parent(),
+        **(as_user if os.geteuid() == 0 else {}),  # type: ignore[arg-type]
+    )
+    assert process.stderr is not None
+    said = bytearray()
+    reader = asyncio.create_task(_collect(process.stderr, said), name="passt's messages")
+    try:
+        await _await_socket(process, socket, said)
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(_PASST_DEADLINE):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        reader.cancel()
+        await asyncio.wait({reader})
+
+
+async def _collect(stream: asyncio.StreamReader, said: bytearray) -> None:
+    while chunk := await stream.read(4096):
+        said += chunk
+        del said[:-4096]
+
+
+def _is_socket(path: Path) -> bool:
+    return path.is_socket()
+
+
+async def _await_socket(process: asyncio.subprocess.Process, socket: Path, said: bytearray) -> None:
+    """passt says nothing when it is ready; its socket is there then."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PASST_DEADLINE):
+            while not _is_socket(socket):
+                if process.returncode is not None:
+                    break
+                await asyncio.sleep(_PASST_PAUSE)
+            else:
+                return
+    # passt complains about a missing syslog at each message.
+    lines = said.decode(errors="replace").splitlines()
+    words = [line for line in lines if line.strip() and not line.startswith("Failed to send")]
+    cause = words[-1] if words else f"it ended with code {process.returncode}"
+    raise HostError(f"passt: doesn't start: {cause}; use --network user")
