@@ -1,0 +1,1 @@
+"""Brings up, inspects and removes a real single-node Kubernetes (not part of what qvirt installs)."""
