@@ -163,16 +163,11 @@ def _sata(buses: Buses, attached: Attached) -> tuple[Properties, ...]:
 
 
 def _ide(buses: Buses, attached: Attached) -> tuple[Properties, ...]:
-    if buses.board == "microvm":
-        raise refused(attached.path, "machine type microvm has no IDE: use virtio")
-    number = buses.take("ide", 4, attached.path)
-    channel, unit = divmod(number, 2)
-    if buses.board == "q35":
-        # What pc has built in, as a device of its own.
-        if number == 0:
-            place = buses.slots.conventional(attached.path)
-            buses.controllers.append({"driver": "piix3-ide", "id": "piix", **place})
-        return (_ata(attached, {"bus": f"piix.{channel}", "unit": unit}),)
+    if buses.board != "pc":
+        raise refused(
+            attached.path, f"machine type {buses.board} has no IDE: use sata, or machine type pc"
+        )
+    channel, unit = divmod(buses.take("ide", 4, attached.path), 2)
     return (_ata(attached, {"bus": f"ide.{channel}", "unit": unit}),)
 
 

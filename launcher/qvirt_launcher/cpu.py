@@ -61,8 +61,8 @@ def model(domain: Domain, host: HostFacts) -> tuple[str, tuple[str, ...]]:
     asked = cpu.model or "host-model"
     if asked in _HOST_MODELS:
         name = "host" if host.accel == "kvm" else "max"
-        if host.accel == "tcg" and cpu.model:
-            notes.append(f"CPU model {asked} means the emulator's own model 'max' without KVM")
+        if host.accel == "tcg" and asked == "host-passthrough":
+            notes.append("without KVM, host-passthrough is the emulator's own CPU model, max")
     else:
         name = _name(asked, "spec.domain.cpu.model")
         if all(feature.name != "mpx" for feature in cpu.features):

@@ -6,7 +6,7 @@ from typing import Final
 
 from qvirt_crds.domain import Domain
 from qvirt_crds.model import Model
-from qvirt_crds.quantity import parse_bytes
+from qvirt_crds.quantity import Quantity, parse_bytes
 from qvirt_launcher.arguments import Options, Properties, refused
 
 #: QEMU rounds -m up to this by itself (system/vl.c, set_memory_options); we do it, so that argv says what the guest has.
@@ -26,15 +26,15 @@ class Memory(Model, frozen=True, kw_only=True):
 def plan_memory(domain: Domain) -> Memory:
     """64M is 64,000,000 bytes, rounded up to a multiple of 8 KiB (or of a huge page).
 
-    :raise SpecError: no memory is given.
+    :raise SpecError: no memory is given, or not as a quantity.
     """
     memory = domain.memory
     if memory is None or memory.guest is None:
         raise refused("spec.domain.memory.guest", "must be set")
-    asked = parse_bytes(memory.guest)
+    asked = _bytes(memory.guest, "spec.domain.memory.guest")
     if memory.hugepages is None:
         return Memory(size=_round_up(asked, _GRANULE))
-    page = parse_bytes(memory.hugepages.page_size)
+    page = _bytes(memory.hugepages.page_size, "spec.domain.memory.hugepages.pageSize")
     size = _round_up(asked, page)
     backend: Properties = {
         "qom-type": "memory-backend-memfd",
@@ -50,3 +50,13 @@ def plan_memory(domain: Domain) -> Memory:
 
 def _round_up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
+
+
+def _bytes(quantity: Quantity, path: str) -> int:
+    try:
+        value = parse_bytes(quantity)
+    except ValueError as error:
+        raise refused(path, str(error)) from None
+    if value <= 0:
+        raise refused(path, f"{quantity} is not more than 0")
+    return value
