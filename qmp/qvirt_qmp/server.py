@@ -55,7 +55,7 @@ class Server:
         self._max_clients = max_clients
         self._count = 0
         self._closing = False
-        self._doors: dict[asyncio.Task[None], sockets.BoundPath] = {}
+        self._doors: dict[asyncio.Task[None], tuple[socket.socket, sockets.BoundPath]] = {}
         self._sessions: dict[asyncio.Task[None], Session] = {}
 
     @property
@@ -78,7 +78,7 @@ class Server:
             raise ListenFailed(path, error.strerror or str(error)) from error
         label = name or os.path.basename(path)
         door = asyncio.create_task(self._accept(sock, grade, label), name=f"accept {label}")
-        self._doors[door] = bound
+        self._doors[door] = sock, bound
 
     async def adopt(self, sock: socket.socket, *, grade: Grade, name: str) -> None:
         """Serve the peer of a connected unix socket, e.g. one end of a socketpair. The socket is the server's from now on."""
@@ -101,11 +101,13 @@ class Server:
     async def aclose(self, *, deadline: float = 5.0) -> None:
         """Close all doors, remove their files, let clients have the answers to what they sent for up to ``deadline`` seconds, then cut them off."""
         self._closing = True
-        for door, bound in self._doors.items():
+        for door, (_, bound) in self._doors.items():
             door.cancel()
             bound.unlink()
         if self._doors:
             await asyncio.wait(self._doors)
+        for listener, _ in self._doors.values():
+            listener.close()
         self._doors.clear()
         if self._sessions:
             for session in self._sessions.values():
@@ -120,16 +122,15 @@ class Server:
 
     async def _accept(self, listener: socket.socket, grade: Grade, name: str) -> None:
         loop = asyncio.get_running_loop()
-        with listener:
-            while True:
-                try:
-                    sock, _ = await loop.sock_accept(listener)
-                except OSError as error:
-                    if error.errno not in _SHORTAGE:
-                        _log.warning("%s: accept: %s", name, error)
-                    await asyncio.sleep(_SHORTAGE_PAUSE)
-                else:
-                    self._admit(sock, grade, name)
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                if error.errno not in _SHORTAGE:
+                    _log.warning("%s: accept: %s", name, error)
+                await asyncio.sleep(_SHORTAGE_PAUSE)
+            else:
+                self._admit(sock, grade, name)
 
     def _admit(self, sock: socket.socket, grade: Grade, name: str) -> None:
         try:
