@@ -32,7 +32,8 @@ class Cause(Model, frozen=True, kw_only=True):
     where: str = ""
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.where, self.path, self.message) if part)
+        path = "" if self.message.startswith(self.path) else self.path
+        return ": ".join(part for part in (self.where, path, self.message) if part)
 
 
 class SpecError(QvirtError):

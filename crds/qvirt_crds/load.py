@@ -14,13 +14,15 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from qvirt_crds import document, fieldpath, shape, unimplemented
+from qvirt_crds import document, fieldpath, shape, unimplemented, v1alpha1
+from qvirt_crds.convert import to_v1
 from qvirt_crds.document import Document
 from qvirt_crds.errors import Cause, SpecError
 from qvirt_crds.instance import instance_of
 from qvirt_crds.meta import ConfigMap, ObjectMeta, Secret
 from qvirt_crds.model import Model
 from qvirt_crds.names import API_V1, API_V1ALPHA1, API_V1ALPHA3, DEFAULT_NAMESPACE
+from qvirt_crds.rules_v1alpha1 import validate_v1alpha1
 from qvirt_crds.validate import validate_metadata, validate_vm, validate_vmi
 from qvirt_crds.vm import VirtualMachine, VirtualMachineInstance
 
@@ -64,8 +66,10 @@ def load_manifests(text: str, source: str) -> Manifests:
 
 
 def _add(manifests: Manifests, doc: Document) -> Manifests:
-    identity = (doc.data.get("apiVersion"), doc.data.get("kind"))
-    accept = _KINDS.get(identity)
+    version, kind = doc.data.get("apiVersion"), doc.data.get("kind")
+    accept = (
+        _KINDS.get((version, kind)) if isinstance(version, str) and isinstance(kind, str) else None
+    )
     if accept is None:
         raise SpecError((_unknown_kind(doc.data),))
     return accept(manifests, doc.data)
@@ -74,7 +78,15 @@ def _add(manifests: Manifests, doc: Document) -> Manifests:
 def _machine(manifests: Manifests, data: object) -> Manifests:
     vm = _decode(data, VirtualMachine, unimplemented.of_machine())
     _refuse(validate_metadata(vm.metadata) + validate_vm(vm))
-    return _with_instance(manifests, instance_of(replace(vm, api_version=API_V1)), vm)
+    vm = replace(vm, api_version=API_V1)
+    return _with_instance(manifests, instance_of(vm), vm)
+
+
+def _old_machine(manifests: Manifests, data: object) -> Manifests:
+    old = _decode(data, v1alpha1.VirtualMachine, unimplemented.V1_NAMES)
+    _refuse(validate_metadata(old.metadata) + validate_v1alpha1(old))
+    vm = to_v1(old)
+    return _with_instance(manifests, instance_of(vm), vm)
 
 
 def _instance(manifests: Manifests, data: object) -> Manifests:
@@ -119,9 +131,10 @@ def _config_map(manifests: Manifests, data: object) -> Manifests:
     )
 
 
-_KINDS: Final[Mapping[object, Callable[[Manifests, object], Manifests]]] = {
+_KINDS: Final[dict[tuple[str, str], Callable[[Manifests, object], Manifests]]] = {
     (API_V1, "VirtualMachine"): _machine,
     (API_V1ALPHA3, "VirtualMachine"): _machine,
+    (API_V1ALPHA1, "VirtualMachine"): _old_machine,
     (API_V1, "VirtualMachineInstance"): _instance,
     (API_V1ALPHA3, "VirtualMachineInstance"): _instance,
     ("v1", "Secret"): _secret,
@@ -180,28 +193,17 @@ def _unknown_kind(data: Mapping[str, object]) -> Cause:
             path=missing,
             message=f"every object needs apiVersion and kind, like apiVersion: {API_V1}, kind: VirtualMachine",
         )
-    kinds = tuple(dict.fromkeys(k for _, k in _SERVED))
+    kinds = tuple(dict.fromkeys(k for _, k in _KINDS))
     if kind not in kinds:
         hint = shape.suggestion(kind, kinds)
         return Cause(
             path="kind",
             message=f"qvirt has no use for a {kind} ({version}){hint}; it takes {_served()}",
         )
-    versions = tuple(v for v, k in _SERVED if k == kind)
+    versions = tuple(v for v, k in _KINDS if k == kind)
     return Cause(
         path="apiVersion", message=f"expected {' or '.join(versions)} for a {kind}, found {version}"
     )
-
-
-_SERVED: Final = (
-    (API_V1, "VirtualMachine"),
-    (API_V1ALPHA3, "VirtualMachine"),
-    (API_V1ALPHA1, "VirtualMachine"),
-    (API_V1, "VirtualMachineInstance"),
-    (API_V1ALPHA3, "VirtualMachineInstance"),
-    ("v1", "Secret"),
-    ("v1", "ConfigMap"),
-)
 
 
 def _served() -> str:

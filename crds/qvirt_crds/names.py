@@ -26,3 +26,7 @@ CONSOLE_LOG: Final = "console.log"
 
 #: Namespace of objects that name none.
 DEFAULT_NAMESPACE: Final = "default"
+
+#: Annotations that hold what the other API version can't say (`convert`).
+ONLY_IN_V1ALPHA1: Final = "v1alpha1.qvirt.io/only-in-v1alpha1"
+ONLY_IN_V1: Final = "v1alpha1.qvirt.io/only-in-v1"
