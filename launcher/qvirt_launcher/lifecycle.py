@@ -275,7 +275,8 @@ def _leaving(state: State, end: EndReason, message: str = "") -> Outcome:
         return state, ()
     if state.end == "GuestPanicked" and end != "GuestPanicked":
         return state, ()
-    state = replace(state, end=end, message=message)
+    kept = state.message if end == state.end else ""
+    state = replace(state, end=end, message=message or kept)
     if state.rung in ("none", "powerdown"):
         return replace(_move(state, "Stopping"), rung="exit"), (SetDeadline(QUIT_SECONDS),)
     return state, ()

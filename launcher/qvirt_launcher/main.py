@@ -1,0 +1,32 @@
+"""virt-launcher: the process around one guest, PID 1 of its pod. Wiring only.
+
+Signals come first, before anything that takes time is imported: a PID 1 without a handler loses its SIGTERM for good.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+#: How many of them came before the loop ran.
+_early: list[int] = []
+
+
+def _note_early(number: int, _frame: FrameType | None) -> None:
+    _early.append(number)
+
+
+def main() -> int:
+    """The console script ``virt-launcher``."""
+    for number in _SIGNALS:
+        signal.signal(number, _note_early)
+    # Late on purpose, see above.
+    from qvirt_launcher.service import run
+
+    return run(sys.argv[1:], _SIGNALS, _early)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

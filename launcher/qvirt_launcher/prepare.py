@@ -1,0 +1,259 @@
+"""Carries a `DiskPlan` out: looks whether images are what they were said to be, makes overlays, empty disks and seeds.
+
+Runs in the worker, as the user that QEMU will run as. Formats are told to qemu-img, never found out from content that a
+guest may have written.
+"""
+
+from __future__ import annotations
+
+import base64
+import mmap
+import os
+import resource
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from typing import Any, Final, assert_never
+
+import msgspec
+from msgspec.structs import replace
+
+from qvirt_launcher import iso, native
+from qvirt_launcher.backing import (
+    Backing,
+    CopyFile,
+    CreateEmpty,
+    CreateOverlay,
+    CreateSeed,
+    CreateSeedFromDirectory,
+    DiskPlan,
+    Image,
+    Step,
+)
+from qvirt_launcher.errors import PrepareError
+
+QEMU_IMG: Final = "qemu-img"
+_DEADLINE_SECONDS: Final = 30
+#: What reading a hostile image may cost (address space in bytes, processor time in seconds); KubeVirt's limit is a GB too.
+_MEMORY: Final = 1 << 30
+_CPU_SECONDS: Final = 10
+#: A Secret holds at most 1 MiB in all (Kubernetes' limit).
+_LONGEST_KEY: Final = 1 << 20
+_SECTOR: Final = 4096
+
+
+def carry_out(plan: DiskPlan) -> DiskPlan:
+    """Make what the plan says and look at the result.
+
+    :returns: the plan with what only the files can tell: whether they are block devices and take O_DIRECT.
+    :raise PrepareError: an image is missing, unreadable or not what it says; a step failed. The message names the file.
+    """
+    made = {step.path for step in plan.steps}
+    for backing in plan.backings:
+        for image in (backing.image, backing.base):
+            if image is not None and image.path not in made:
+                _check(image, write=not backing.read_only and image is backing.image)
+    for step in plan.steps:
+        os.makedirs(os.path.dirname(step.path), mode=0o700, exist_ok=True)
+        make(step)
+    return replace(plan, backings=tuple(_observed(backing) for backing in plan.backings))
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+def _check(image: Image, write: bool) -> None:
+    size = _size(image.path, write)
+    if image.format == "raw":
+        # Any bytes are a raw disk; there is nothing to look into, and nothing that may be believed.
+        if size == 0:
+            raise PrepareError(f"{image.path} is empty; a disk needs at least one sector")
+        return
+    info = _info(image)
+    if info.get("backing-filename") or info.get("full-backing-filename"):
+        raise PrepareError(
+            f"{image.path} refers to another file ({info.get('backing-filename')}) and is refused;"
+            f" flatten it: qemu-img convert -O qcow2 {image.path} flat.qcow2"
+        )
+    if info.get("format-specific", {}).get("data", {}).get("data-file"):
+        raise PrepareError(
+            f"{image.path} keeps its data in another file and is refused;"
+            f" flatten it: qemu-img convert -O qcow2 {image.path} flat.qcow2"
+        )
+    if not info.get("virtual-size"):
+        raise PrepareError(f"{image.path} is a disk of 0 bytes")
+
+
+def _size(path: str, write: bool) -> int:
+    """Bytes of a file or block device; opened as QEMU will, so that a missing right shows here."""
+    if not path.startswith("/"):
+        raise PrepareError(f"{path}: an image needs an absolute path")
+    try:
+        handle = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(handle).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+                raise PrepareError(f"{path} is neither a file nor a block device")
+            return os.lseek(handle, 0, os.SEEK_END)
+        finally:
+            os.close(handle)
+    except IsADirectoryError:
+        raise PrepareError(f"{path} is a directory; name the image file in it") from None
+    except FileNotFoundError:
+        raise PrepareError(f"{path} does not exist") from None
+    except OSError as error:
+        how = "written to" if write else "read"
+        raise PrepareError(
+            f"{path} can't be {how} by uid {os.geteuid()} ({error.strerror}); give that user the right or move the file"
+        ) from error
+
+
+def _info(image: Image) -> dict[str, Any]:
+    """What qemu-img says of an image, read as the format that it is said to have."""
+    try:
+        text = _qemu_img("info", "--force-share", "--output=json", "-f", image.format, image.path)
+    except _Refused as refused:
+        raise PrepareError(f"{image.path} is not a {image.format} image: {refused}") from None
+    return msgspec.json.decode(text, type=dict[str, Any])
+
+
+def _observed(backing: Backing) -> Backing:
+    images = [image for image in (backing.image, backing.base) if image is not None]
+    return replace(
+        backing,
+        image=_with_kind(backing.image),
+        base=_with_kind(backing.base) if backing.base is not None else None,
+        direct=all(takes_direct(image.path) for image in images),
+    )
+
+
+def _with_kind(image: Image) -> Image:
+    return replace(image, block=stat.S_ISBLK(os.stat(image.path).st_mode))
+
+
+def takes_direct(path: str) -> bool:
+    """Whether the file system lets this file be read around the page cache (O_DIRECT), found out by doing it."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        with mmap.mmap(-1, _SECTOR) as aligned:
+            os.preadv(handle, [aligned], 0)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+# --- making ----------------------------------------------------------------------------------------------------------
+
+
+def make(step: Step) -> None:
+    """Carry one step out.
+
+    :raise PrepareError: it failed; the message names the file.
+    """
+    match step:
+        case CreateOverlay(path=path, base=base):
+            _create(path, "-b", base.path, "-F", base.format)
+        case CreateEmpty(path=path, size=size):
+            _create(path, size=size)
+        case CreateSeed():
+            iso.write(step.path, step.volume_id, _decoded(step.files))
+        case CreateSeedFromDirectory():
+            secret = {name: _key(step.directory, keys, name) for name, keys in step.keys.items()}
+            iso.write(step.path, step.volume_id, _decoded(step.files) | secret)
+        case CopyFile(path=path, source=source):
+            _copy(source, path)
+        case _:
+            assert_never(step)
+
+
+def _create(path: str, *options: str, size: int | None = None) -> None:
+    # An image of a run that was killed is not believed, whatever is in it.
+    if os.path.lexists(path):
+        os.unlink(path)
+    try:
+        _qemu_img(
+            "create", "-q", "-f", "qcow2", *options, path, *([] if size is None else [str(size)])
+        )
+    except _Refused as refused:
+        raise PrepareError(f"{path} can't be made: {refused}") from None
+    os.chmod(path, 0o600)
+
+
+def _copy(source: str, path: str) -> None:
+    if os.path.exists(path):
+        return
+    try:
+        shutil.copyfile(source, path)
+        os.chmod(path, 0o600)
+    except OSError as error:
+        raise PrepareError(f"{source} can't be copied to {path}: {error.strerror}") from error
+
+
+def _decoded(files: dict[str, str]) -> dict[str, bytes]:
+    return {name: base64.b64decode(data) for name, data in files.items()}
+
+
+def _key(directory: str, keys: tuple[str, ...], name: str) -> bytes:
+    for key in keys:
+        try:
+            with open(os.path.join(directory, key), "rb") as file:
+                data = file.read(_LONGEST_KEY + 1)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise PrepareError(f"{directory}/{key}: {error.strerror}") from error
+        if len(data) > _LONGEST_KEY:
+            raise PrepareError(f"{directory}/{key} is larger than a Secret can be (1 MiB)")
+        return data
+    raise PrepareError(f"the Secret for {name} has none of the keys {' and '.join(keys)}")
+
+
+# --- qemu-img --------------------------------------------------------------------------------------------------------
+
+
+class _Refused(Exception):
+    """qemu-img's own words."""
+
+
+def _qemu_img(*arguments: str) -> bytes:
+    try:
+        done = subprocess.run(
+            [QEMU_IMG, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_DEADLINE_SECONDS,
+            preexec_fn=_limited(),
+            check=False,
+        )
+    except FileNotFoundError:
+        raise PrepareError(f"{QEMU_IMG} is not installed: apt install qemu-utils") from None
+    except subprocess.TimeoutExpired:
+        raise _Refused(f"no answer within {_DEADLINE_SECONDS} s") from None
+    if done.returncode < 0:
+        raise _Refused(f"reading it takes too much memory or time (signal {-done.returncode})")
+    if done.returncode:
+        raise _Refused(_last_words(done.stderr))
+    return done.stdout
+
+
+def _last_words(stderr: bytes) -> str:
+    lines = stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+    return lines[-1].removeprefix(f"{QEMU_IMG}: ").rstrip(".")
+
+
+def _limited() -> Callable[[], None]:
+    die_with_parent = native.dying_with_parent()
+
+    def between_fork_and_exec() -> None:
+        die_with_parent()
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    return between_fork_and_exec

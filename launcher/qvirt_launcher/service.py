@@ -1,0 +1,180 @@
+"""virt-launcher's wiring: options, privileges, worker, sockets, signals; then one `Launcher` until its guest's end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from qvirt_crds import names
+from qvirt_crds.errors import QvirtError
+from qvirt_launcher import privileges, process
+from qvirt_launcher.console import Console
+from qvirt_launcher.control import Control
+from qvirt_launcher.errors import HostError
+from qvirt_launcher.inputs import Signalled
+from qvirt_launcher.launcher import Launcher, Place
+from qvirt_launcher.lifecycle import exit_code
+from qvirt_launcher.preparer import Preparer
+from qvirt_qmp.errors import ListenFailed
+from qvirt_qmp.server import Server
+from qvirt_qmp.session import Call
+
+_log = logging.getLogger(__name__)
+
+#: What the greeting says: clients written for QEMU look for a version.
+_GREETING: Final = {
+    "qemu": {"major": 0, "minor": 1, "micro": 0},
+    "package": "virt-launcher (commands vm-sync, vm-query, vm-stop, vm-recorder; others go to QEMU)",
+}
+_EXIT_HOST: Final = 4
+_EXIT_BUG: Final = 70
+
+
+def run(arguments: Sequence[str], signals: Sequence[int], early: Sequence[int]) -> int:
+    """Serve one guest; returns the exit code (`lifecycle.EXIT_CODES`, 2 for a wrong option, 4 when this host can't).
+
+    :param signals: those that mean "stop".
+    :param early: such signals that came already.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        format=f"virt-launcher {options.namespace}/{options.name}: %(message)s",
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        stream=sys.stderr,
+    )
+    try:
+        return asyncio.run(_serve(options, signals, early))
+    except (QvirtError, ListenFailed) as error:
+        _log.error("%s", error)
+        return _EXIT_HOST
+    except Exception:  # noqa: BLE001  the last door: a bug gets a traceback in the log and an exit code
+        _log.exception("this is a bug")
+        return _EXIT_BUG
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="virt-launcher",
+        description="Runs one virtual machine: waits for vm-sync on its control socket, starts QEMU, ends with the guest.",
+        epilog="exit codes: 0 the guest shut down or was stopped, 2 usage, 4 this host can't, 5 QEMU failed, "
+        "6 the guest panicked, 7 the guest ignored the power button and was killed",
+    )
+    add = parser.add_argument
+    add(
+        "--run-dir",
+        required=True,
+        metavar="DIR",
+        help="where its sockets are made; belongs to this VM alone",
+    )
+    add(
+        "--disk-dir",
+        default="",
+        metavar="DIR",
+        help="where overlays and seeds are made (default: disks in the run directory)",
+    )
+    add(
+        "--cache-dir",
+        default="",
+        metavar="DIR",
+        help="where it is remembered until the next boot whether KVM works",
+    )
+    add(
+        "--user",
+        default="",
+        metavar="NAME|UID[:GID]",
+        help=f"as root: whom to become (default: {names.RUNTIME_UID})",
+    )
+    add("--namespace", default="default", help="the VM's, for the log until vm-sync says it")
+    add("--name", default="", help="the VM's, for the log until vm-sync says it")
+    add(
+        "--console-log",
+        default="",
+        metavar="FILE",
+        help="keep the serial console's output, 16 MiB at most",
+    )
+    add("--verbose", action="store_true", help="log details")
+    return parser
+
+
+async def _serve(options: argparse.Namespace, signals: Sequence[int], early: Sequence[int]) -> int:
+    loop = asyncio.get_running_loop()
+    process.watch_children_by_pidfd()
+    children = process.Children()
+    place = _place(options)
+    preparer = await _become_ordinary(options, place, children)
+    children.adopt_orphans()
+    console = Console(os.path.join(place.run_dir, names.CONSOLE_SOCKET), options.console_log)
+
+    async def handle(call: Call) -> object:
+        return await control.handle(call)
+
+    server = Server(handle, greeting=_GREETING)
+    launcher = Launcher(place, preparer, children, console, server.broadcast)
+    control = Control(launcher)
+    for number in signals:
+        loop.add_signal_handler(number, launcher.feed, Signalled())
+    try:
+        await console.listen()
+        await server.listen(os.path.join(place.run_dir, names.QMP_SOCKET), grade="read", mode=0o660)
+        await server.listen(os.path.join(place.run_dir, names.CONTROL_SOCKET), grade="admin")
+        for _ in early:
+            loop.call_soon(launcher.feed, Signalled())
+        state = await launcher.run()
+    finally:
+        preparer.abandon()
+        await preparer.aclose()
+        await console.aclose()
+        await server.aclose()
+    return exit_code(state)
+
+
+def _place(options: argparse.Namespace) -> Place:
+    """Where to live; both directories exist afterwards."""
+    run_dir = os.path.abspath(options.run_dir)
+    disk_dir = os.path.abspath(options.disk_dir or os.path.join(run_dir, "disks"))
+    _make(run_dir)
+    return Place(
+        run_dir=run_dir,
+        disk_dir=disk_dir,
+        owns_disk_dir=_make(disk_dir),
+        name=options.name,
+        namespace=options.namespace,
+    )
+
+
+async def _become_ordinary(
+    options: argparse.Namespace, place: Place, children: process.Children
+) -> Preparer:
+    """Start the worker, then give up privileges. Everything that is ever imported is imported by now."""
+    is_root = os.geteuid() == 0
+    user = privileges.resolve(options.user or str(names.RUNTIME_UID)) if is_root else None
+    for directory in (place.run_dir, place.disk_dir):
+        _give(directory, user)
+    preparer = await Preparer.spawn(user, options.cache_dir, children)
+    privileges.drop(user)
+    return preparer
+
+
+def _make(directory: str) -> bool:
+    """Whether the directory had to be made.
+
+    :raise HostError: it can't be.
+    """
+    try:
+        os.makedirs(directory, mode=0o700)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise HostError(f"{directory} can't be made ({error.strerror}): choose another") from error
+    return True
+
+
+def _give(directory: str, user: privileges.User | None) -> None:
+    """Root's directories become the user's; others are left as they are."""
+    if user is not None and os.stat(directory).st_uid == 0:
+        os.chown(directory, user.uid, user.gid)

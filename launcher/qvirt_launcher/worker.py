@@ -1,0 +1,107 @@
+"""The worker: a short-lived child that makes disks, tries KVM and renders the command line, so that the launcher stays small.
+
+It is started before it is needed, while the launcher may still have privileges and Python's files can be read; it imports
+everything, becomes the ordinary user, and then waits on its standard input, a socket, for one `job.Request`. It ends with
+its answer, or when the launcher ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from typing import Final, NoReturn
+
+import msgspec
+
+from qvirt_crds.errors import QvirtError
+from qvirt_launcher import accel, host, privileges
+from qvirt_launcher.disks import plan_disks
+from qvirt_launcher.facts import QEMU_BINARY
+from qvirt_launcher.job import REQUESTS, Answer, Birth, NotReady, QmpCommand, Ready, Request
+from qvirt_launcher.machine import build_machine
+from qvirt_launcher.prepare import carry_out, make
+from qvirt_launcher.render import render
+
+_log = logging.getLogger(__name__)
+
+#: From the first byte of a request to its last, in seconds.
+_REQUEST_SECONDS: Final = 10.0
+_LONGEST_REQUEST: Final = 16 << 20
+
+
+def main(birth_text: str) -> NoReturn:
+    """Serve one request on descriptor 0 and exit."""
+    logging.basicConfig(format="virt-launcher worker: %(message)s", stream=sys.stderr)
+    birth = msgspec.json.decode(birth_text, type=Birth)
+    memory = accel.open_memory(birth.cache_dir) if birth.cache_dir else None
+    privileges.drop(birth.user)
+    with socket.socket(fileno=0) as sock:
+        text = _receive(sock)
+        if text:
+            sock.sendall(msgspec.json.encode(_answer(text, memory)))
+    # Nothing is left to do, and nothing may be imported any more: interpreter shutdown could try.
+    os._exit(0)
+
+
+def prepare(request: Request, memory: int | None) -> Ready:
+    """Make what the guest needs.
+
+    :param memory: descriptor of what is remembered about KVM, or None.
+    :raise QvirtError: it can't be made; the message is for the user.
+    """
+    accelerator, why = accel.choose(request.accel, lambda: accel.try_kvm_once(QEMU_BINARY, memory))
+    plan = carry_out(plan_disks(request.vmi, request.volumes, request.disk_dir))
+    facts = host.gather_host_facts(
+        request.vmi,
+        accel=accelerator,
+        run_dir=request.run_dir,
+        attachments=request.attachments,
+        backings=plan.backings,
+    )
+    machine = build_machine(request.vmi, facts)
+    for step in machine.steps:
+        make(step)
+    return Ready(
+        argv=render(machine),
+        accel=accelerator,
+        accel_message=why,
+        qemu_version=".".join(map(str, facts.qemu_version)),
+        commands=tuple(
+            QmpCommand(execute=command.execute, arguments=dict(command.arguments))
+            for command in machine.commands
+        ),
+        notes=machine.notes,
+        made=tuple(step.path for step in (*plan.steps, *machine.steps)),
+    )
+
+
+def _answer(text: bytes, memory: int | None) -> Answer:
+    try:
+        return prepare(REQUESTS.decode(text), memory)
+    except QvirtError as error:
+        return NotReady(reason=error.reason, message=str(error))
+    except Exception as error:  # noqa: BLE001  a bug becomes an answer, with its traceback in the log
+        _log.exception("this is a bug")
+        return NotReady(
+            reason="InternalError",
+            message=f"internal error while preparing ({type(error).__name__}: {error}); the log has the rest",
+        )
+
+
+def _receive(sock: socket.socket) -> bytes:
+    """The request; empty when the launcher has ended, or stopped in the middle."""
+    received = bytearray()
+    sock.settimeout(None)  # there may be none for as long as the launcher waits for its guest
+    try:
+        while chunk := sock.recv(1 << 16):
+            received += chunk
+            sock.settimeout(_REQUEST_SECONDS)
+            if len(received) > _LONGEST_REQUEST:
+                return b""
+    except OSError as error:
+        _log.warning("the request did not arrive whole: %s", error)
+        return b""
+    sock.settimeout(None)
+    return bytes(received)
