@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from qvirt_netsetup import ipam, nft
+from qvirt_netsetup import ipam, nft, pod
 from qvirt_netsetup.binding import Binding, Facts, base_lease
 from qvirt_netsetup.desired import Absent, Desired, DesiredLink
 from qvirt_netsetup.errors import RequestRefused
@@ -21,7 +21,7 @@ from qvirt_netsetup.state import Nic, State
 
 BRIDGE: Final = "qvirt0"
 TABLE: Final = "qvirt"
-_GATEWAY6: Final = "fe80::1"
+GATEWAY6: Final = "fe80::1"
 _FORWARD4: Final = "net/ipv4/ip_forward"
 _FORWARD6: Final = "net/ipv6/conf/all/forwarding"
 
@@ -90,7 +90,7 @@ def decide(request: NetworkRequest, interface: InterfaceRequest, facts: Facts) -
         gateway=gateway if first else "",
         server=gateway,
         address6=address6,
-        gateway6=_GATEWAY6 if address6 and first else "",
+        gateway6=GATEWAY6 if address6 and first else "",
     )
     return Binding(nic=nic, mtu=mtu, desired=_desired(nic, mtu, facts), lease=lease)
 
@@ -99,7 +99,7 @@ def _gateway_addresses(state: State) -> tuple[Address, ...]:
     addresses = [Address(link=BRIDGE, address=ipam.host(state.subnet, 1))]
     if state.subnet6:
         addresses.append(Address(link=BRIDGE, address=ipam.host(state.subnet6, 1)))
-        addresses.append(Address(link=BRIDGE, address=f"{_GATEWAY6}/64", scope=SCOPE_LINK))
+        addresses.append(Address(link=BRIDGE, address=f"{GATEWAY6}/64", scope=SCOPE_LINK))
     return tuple(addresses)
 
 
@@ -136,25 +136,37 @@ def settings(observed: Observed) -> tuple[str, ...]:
     )
 
 
-def _sysctls(nic: Nic, facts: Facts) -> tuple[tuple[str, str], ...]:
-    values = [(_FORWARD4, "1")]
-    if facts.state.subnet6:
-        if default_route(facts.observed, v6=True) is not None:
-            # A router ignores router advertisements unless told otherwise (accept_ra 2); the host must not lose its own route.
-            values += [
-                (key, "2")
-                for key, value in facts.sysctls.items()
-                if key.endswith("/accept_ra") and value == "1"
-            ]
-            values.append((_FORWARD6, "1"))
+def forwarding(facts: Facts, *, v4: bool, v6: bool) -> tuple[tuple[str, str], ...]:
+    """Settings that make the namespace a router, without losing its own IPv6 default route.
+
+    A router ignores router advertisements unless told otherwise (accept_ra 2).
+    """
+    values = [(_FORWARD4, "1")] if v4 else []
+    if v6:
         values += [
-            (f"net/ipv6/conf/{BRIDGE}/addr_gen_mode", "1"),
-            (f"net/ipv6/conf/{BRIDGE}/accept_ra", "0"),
-            (f"net/ipv6/conf/{BRIDGE}/disable_ipv6", "0"),
-            # The port itself takes no part in IPv6: the host would answer for it.
-            (f"net/ipv6/conf/{nic.tap}/disable_ipv6", "1"),
+            (key, "2")
+            for key, value in facts.sysctls.items()
+            if key.endswith("/accept_ra") and value == "1"
         ]
+        values.append((_FORWARD6, "1"))
     return tuple(values)
+
+
+def ipv6_of_bridge(nic: Nic) -> tuple[tuple[str, str], ...]:
+    """Settings of a bridge that is an IPv6 router at `GATEWAY6`, and of a port that has no IPv6 of its own."""
+    return (
+        (f"net/ipv6/conf/{nic.bridge}/addr_gen_mode", "1"),
+        (f"net/ipv6/conf/{nic.bridge}/accept_ra", "0"),
+        (f"net/ipv6/conf/{nic.bridge}/disable_ipv6", "0"),
+        (f"net/ipv6/conf/{nic.tap}/disable_ipv6", "1"),
+    )
+
+
+def _sysctls(nic: Nic, facts: Facts) -> tuple[tuple[str, str], ...]:
+    if not facts.state.subnet6:
+        return forwarding(facts, v4=True, v6=False)
+    beyond = default_route(facts.observed, v6=True) is not None
+    return (*forwarding(facts, v4=True, v6=beyond), *ipv6_of_bridge(nic))
 
 
 def _nat_table(state: State) -> nft.Table:
@@ -185,14 +197,7 @@ def _nat_table(state: State) -> nft.Table:
 
 def _bridge_table() -> nft.Table:
     """DHCP and router advertisements stay between a guest and its own launcher: no guest can configure another."""
-    private = (
-        (*nft.dport("udp", 67), *nft.DROP),
-        (*nft.dport("udp", 68), *nft.DROP),
-        (*nft.dport("udp", 546), *nft.DROP),
-        (*nft.dport("udp", 547), *nft.DROP),
-        (*nft.icmpv6_type(133), *nft.DROP),
-        (*nft.icmpv6_type(134), *nft.DROP),
-    )
+    private = (*pod.private_dhcp(), *pod.private_ipv6())
     forward = nft.Chain(name="forward", type="filter", hook="forward", priority=0, rules=private)
     return nft.Table(family="bridge", name=TABLE, chains=(forward,))
 

@@ -130,30 +130,32 @@ def ether_source(mac: str) -> Steps:
     return (Payload(base="link", offset=6, length=6), Compare(value=value))
 
 
-def _address(prefix: str, which: Literal["source", "destination"], family: Family) -> Steps:
+def family(address: str) -> Steps:
+    """The packet is of the family of `address`; for tables of family inet."""
+    number = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return (Meta(key="nfproto"), Compare(value=bytes([number])))
+
+
+def _address(prefix: str, which: Literal["source", "destination"]) -> Steps:
     network = ipaddress.ip_network(prefix, strict=False)
     v6 = network.version == 6
     size = 16 if v6 else 4
     offset = {("source", False): 12, ("destination", False): 16}.get(
         (which, v6), 8 if which == "source" else 24
     )
-    number = socket.AF_INET6 if v6 else socket.AF_INET
-    here: Steps = ()
-    if family == "inet":
-        here = (Meta(key="nfproto"), Compare(value=bytes([number])))
     load = Payload(base="network", offset=offset, length=size)
     mask: Steps = () if network.prefixlen == size * 8 else (Mask(mask=network.netmask.packed),)
-    return (*here, load, *mask, Compare(value=network.network_address.packed))
+    return (*family(prefix), load, *mask, Compare(value=network.network_address.packed))
 
 
-def source(prefix: str, family: Family = "inet") -> Steps:
-    """The source address lies in `prefix`."""
-    return _address(prefix, "source", family)
+def source(prefix: str) -> Steps:
+    """The source address lies in `prefix`; for tables of family inet."""
+    return _address(prefix, "source")
 
 
-def destination(prefix: str, family: Family = "inet") -> Steps:
-    """The destination address lies in `prefix`."""
-    return _address(prefix, "destination", family)
+def destination(prefix: str) -> Steps:
+    """The destination address lies in `prefix`; for tables of family inet."""
+    return _address(prefix, "destination")
 
 
 #: Answers of connections that were let through before.

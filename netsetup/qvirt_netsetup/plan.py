@@ -107,10 +107,13 @@ Op = (
 )
 
 
-def _current(observed: Observed, link: DesiredLink) -> Link | None:
+def _current(observed: Observed, desired: Desired, link: DesiredLink) -> Link | None:
     if link.index is not None:
         return observed.by_index(link.index)
-    return observed.link(link.name)
+    found = observed.link(link.name)
+    # A link that another entry claims by its index only has this name for now: it is about to be renamed.
+    claimed = any(found is not None and other.index == found.index for other in desired.links)
+    return None if claimed else found
 
 
 def _removals(observed: Observed, desired: Desired) -> list[Op]:
@@ -127,8 +130,8 @@ def _removals(observed: Observed, desired: Desired) -> list[Op]:
     return ops
 
 
-def _existence(observed: Observed, link: DesiredLink) -> list[Op]:
-    current = _current(observed, link)
+def _existence(observed: Observed, desired: Desired, link: DesiredLink) -> list[Op]:
+    current = _current(observed, desired, link)
     if current is not None:
         if current.name == link.name:
             return []
@@ -140,8 +143,8 @@ def _existence(observed: Observed, link: DesiredLink) -> list[Op]:
     return [CreateLink(name=link.name, kind=link.kind, mac=link.mac, mtu=link.mtu)]
 
 
-def _properties(observed: Observed, link: DesiredLink) -> list[Op]:
-    current = _current(observed, link)
+def _properties(observed: Observed, desired: Desired, link: DesiredLink) -> list[Op]:
+    current = _current(observed, desired, link)
     created = current is None
     if current is None:
         current = Link(index=0, name=link.name, mac=link.mac or "", mtu=link.mtu or 0)
@@ -165,11 +168,13 @@ def _automatic(address: Address) -> bool:
     return is_v6(address.address) and address.scope == SCOPE_LINK
 
 
-def _addresses(observed: Observed, link: DesiredLink) -> tuple[list[Op], list[Op]]:
+def _addresses(
+    observed: Observed, desired: Desired, link: DesiredLink
+) -> tuple[list[Op], list[Op]]:
     """What goes, and what comes."""
     if link.addresses is None:
         return [], []
-    current = _current(observed, link)
+    current = _current(observed, desired, link)
     have = observed.addresses_of(current.name) if current else ()
     wanted = {address.address for address in link.addresses}
     kept = {address.address for address in have}
@@ -188,8 +193,8 @@ def _addresses(observed: Observed, link: DesiredLink) -> tuple[list[Op], list[Op
     return gone, new
 
 
-def _state(observed: Observed, link: DesiredLink) -> list[Op]:
-    current = _current(observed, link)
+def _state(observed: Observed, desired: Desired, link: DesiredLink) -> list[Op]:
+    current = _current(observed, desired, link)
     if link.up is None:
         return []
     moved = current is not None and (
@@ -214,13 +219,13 @@ def diff(observed: Observed, desired: Desired) -> tuple[Op, ...]:
     """
     ops = _removals(observed, desired)
     # Renames before creations: a holder may take over the name of the link that is renamed.
-    existence = [op for link in desired.links for op in _existence(observed, link)]
+    existence = [op for link in desired.links for op in _existence(observed, desired, link)]
     ops += sorted(existence, key=lambda op: not isinstance(op, Rename))
-    addresses = [_addresses(observed, link) for link in desired.links]
+    addresses = [_addresses(observed, desired, link) for link in desired.links]
     ops += [op for gone, _ in addresses for op in gone]
-    ops += [op for link in desired.links for op in _properties(observed, link)]
+    ops += [op for link in desired.links for op in _properties(observed, desired, link)]
     ops += [SetSysctl(key=key, value=value) for key, value in desired.sysctls]
-    ops += [op for link in desired.links for op in _state(observed, link)]
+    ops += [op for link in desired.links for op in _state(observed, desired, link)]
     ops += [op for _, new in addresses for op in new]
     ops += _routes(desired)
     ops += [ReplaceTable(table=table) for table in desired.tables]

@@ -13,7 +13,7 @@ import msgspec
 
 from qvirt_crds.model import Model
 from qvirt_crds.report import Attachment
-from qvirt_netsetup import nat, packet, plan, resolv, sysctl, tap
+from qvirt_netsetup import masquerade, nat, packet, plan, resolv, sysctl, takeover, tap
 from qvirt_netsetup.apply import Kernel
 from qvirt_netsetup.binding import Binding, Facts
 from qvirt_netsetup.desired import Desired
@@ -76,21 +76,12 @@ class Service:
         self._state = state
         self._store.save(state)
 
-    def _undo(self, nic: Nic) -> Desired:
-        match nic.mode:
-            case "nat":
-                return nat.undo(nic)
-            case "takeover" | "masquerade":
-                raise NotImplementedError
-            case _:
-                assert_never(nic.mode)
-
     async def release(self, tenant: Tenant) -> list[NetworkError]:
         """Undo everything of one VM, going on after failures; forget it when nothing failed."""
         observed = await self._kernel.observe()
         rest = self._state.without(tenant)
-        parts = [self._undo(nic) for nic in tenant.nics]
-        if not any(nic.mode == "nat" for other in rest.tenants for nic in other.nics):
+        parts = [_undo(nic, observed) for nic in tenant.nics]
+        if _uses_nat(tenant) and not any(_uses_nat(other) for other in rest.tenants):
             parts.append(nat.undo_all())
         if not rest.tenants:
             # Settings of links that are gone meanwhile went with them.
@@ -162,7 +153,7 @@ class Service:
             resolver=resolv.Resolver(nameservers=servers, search=search),
             machine_id=_machine_id(),
             has_ipv6=sysctl.read("net/ipv6/conf/all/disable_ipv6") == "0",
-            sysctls=sysctl.read_all(nat.settings(observed)),
+            sysctls=sysctl.read_all((*nat.settings(observed), *takeover.settings(observed))),
         )
         return facts, warnings
 
@@ -179,6 +170,10 @@ class Service:
                 facts, state=msgspec.structs.replace(state, tenants=tenants)
             )
             binding = _decide_one(request, interface, facts)
+            if any(nic.tap == binding.nic.tap for nic in tenant.nics):
+                raise RequestRefused(
+                    f"interface {interface.name}: another one of this VM has {binding.nic.link} already; give each its own network"
+                )
             tenant = msgspec.structs.replace(tenant, nics=(*tenant.nics, binding.nic))
             bindings.append(binding)
         saved = state.saved or facts.sysctls
@@ -263,10 +258,28 @@ def _decide_one(request: NetworkRequest, interface: InterfaceRequest, facts: Fac
     match interface.mode:
         case "nat":
             return nat.decide(request, interface, facts)
-        case "takeover" | "masquerade":
-            raise NotImplementedError
+        case "takeover":
+            return takeover.decide(request, interface, facts)
+        case "masquerade":
+            return masquerade.decide(request, interface, facts)
         case _:
             assert_never(interface.mode)
+
+
+def _undo(nic: Nic, observed: Observed) -> Desired:
+    match nic.mode:
+        case "nat":
+            return nat.undo(nic)
+        case "takeover":
+            return takeover.undo(nic, observed)
+        case "masquerade":
+            return masquerade.undo(nic)
+        case _:
+            assert_never(nic.mode)
+
+
+def _uses_nat(tenant: Tenant) -> bool:
+    return any(nic.mode == "nat" for nic in tenant.nics)
 
 
 def _resolver(request: NetworkRequest) -> resolv.Resolver:
