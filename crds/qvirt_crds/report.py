@@ -105,12 +105,20 @@ class LocalVolume(Model, frozen=True, kw_only=True):
     read_only: bool = False
 
 
+class KernelFiles(Model, frozen=True, kw_only=True):
+    """``firmware.kernelBoot.container``, resolved to files of this machine; empty where the spec names none."""
+
+    kernel: str = ""
+    initrd: str = ""
+
+
 class SyncArguments(Model, frozen=True, kw_only=True):
     """Arguments of ``vm-sync``: bring this guest up. A second call with the same uid changes nothing."""
 
     vmi: VirtualMachineInstance
     attachments: tuple[Attachment, ...] = ()
     volumes: tuple[LocalVolume, ...] = ()
+    kernel: KernelFiles | None = None
     accel: AccelChoice = "auto"
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from qvirt_crds.model import Model
-from qvirt_crds.report import Accel, Attachment
+from qvirt_crds.report import Accel, Attachment, KernelFiles
 from qvirt_launcher.backing import Backing
 
 QEMU_BINARY: Final = "qemu-system-x86_64"
@@ -49,13 +49,6 @@ EFI_SECURE: Final = (
         variables="/usr/share/edk2/ovmf/OVMF_VARS.secboot.fd",
     ),
 )
-
-
-class KernelFiles(Model, frozen=True, kw_only=True):
-    """``firmware.kernelBoot.container``, resolved to files of this host."""
-
-    kernel: str = ""
-    initrd: str = ""
 
 
 class HostFacts(Model, frozen=True, kw_only=True):

@@ -8,11 +8,12 @@ from typing import Final
 from qvirt_crds.domain import Bootloader, Domain, Efi, FeatureState
 from qvirt_crds.domain import Firmware as FirmwareSpec
 from qvirt_crds.model import Model
+from qvirt_crds.report import KernelFiles
 from qvirt_launcher.arguments import Options, Properties, refused
 from qvirt_launcher.backing import CopyFile
 from qvirt_launcher.board import Family, family
 from qvirt_launcher.errors import HostError
-from qvirt_launcher.facts import FirmwareFiles, HostFacts, KernelFiles
+from qvirt_launcher.facts import FirmwareFiles, HostFacts
 
 #: KubeVirt's own words, because guests look for them: systemd and cloud-init recognise the platform by them.
 _MANUFACTURER: Final = "KubeVirt"

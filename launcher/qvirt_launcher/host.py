@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from qvirt_crds.report import Accel, Attachment
+from qvirt_crds.report import Accel, Attachment, KernelFiles
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_launcher.backing import Backing
 from qvirt_launcher.errors import HostError
-from qvirt_launcher.facts import EFI, EFI_SECURE, QEMU_BINARY, FirmwareFiles, HostFacts, KernelFiles
+from qvirt_launcher.facts import EFI, EFI_SECURE, QEMU_BINARY, FirmwareFiles, HostFacts
 
 _DEADLINE_SECONDS: Final = 20
 _VERSION: Final = re.compile(r"QEMU emulator version (\d+)\.(\d+)\.(\d+)")

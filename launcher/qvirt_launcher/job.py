@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from qvirt_crds.model import Model
-from qvirt_crds.report import Accel, AccelChoice, Attachment, LocalVolume
+from qvirt_crds.report import Accel, AccelChoice, Attachment, KernelFiles, LocalVolume
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_launcher.privileges import User
 
@@ -29,6 +29,7 @@ class Request(Model, frozen=True, kw_only=True):
     vmi: VirtualMachineInstance
     attachments: tuple[Attachment, ...] = ()
     volumes: tuple[LocalVolume, ...] = ()
+    kernel: KernelFiles | None = None
     accel: AccelChoice = "auto"
     #: Where QEMU makes its sockets.
     run_dir: str

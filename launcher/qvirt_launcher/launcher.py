@@ -235,6 +235,7 @@ class Launcher:
             vmi=self._sync.vmi,
             attachments=self._sync.attachments,
             volumes=self._sync.volumes,
+            kernel=self._sync.kernel,
             accel=self._sync.accel,
             run_dir=self._place.run_dir,
             disk_dir=self._place.disk_dir,

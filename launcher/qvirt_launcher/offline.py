@@ -8,12 +8,12 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from qvirt_crds.report import Accel, Attachment, LocalVolume
+from qvirt_crds.report import Accel, Attachment, KernelFiles, LocalVolume
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_crds.volumes import Volume
 from qvirt_launcher.backing import Backing
 from qvirt_launcher.disks import plan_disks
-from qvirt_launcher.facts import EFI, EFI_SECURE, HostFacts, KernelFiles
+from qvirt_launcher.facts import EFI, EFI_SECURE, HostFacts
 from qvirt_launcher.host import timezone_offset
 from qvirt_launcher.nics import present_interfaces, queue_count
 

@@ -13,7 +13,7 @@ from typing import Final, get_args
 import msgspec
 
 from qvirt_crds.load import Manifests
-from qvirt_crds.report import LocalVolume
+from qvirt_crds.report import KernelFiles, LocalVolume
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_crds.volumes import CloudInit, ContainerDisk, PersistentVolumeClaim, Volume
 from qvirt_launcher.account import Account, check_access
@@ -38,18 +38,11 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     cache: Path
 
 
-class Kernel(msgspec.Struct, frozen=True, kw_only=True):
-    """Files of ``firmware.kernelBoot.container``; empty where the spec names none."""
-
-    kernel: str = ""
-    initrd: str = ""
-
-
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that was found."""
 
     volumes: tuple[LocalVolume, ...] = ()
-    kernel: Kernel | None = None
+    kernel: KernelFiles | None = None
 
 
 class Finder:
@@ -113,7 +106,7 @@ class Finder:
         self._notify(f"volume {name}: {disk.image} ({found.format}{where})")
         return LocalVolume(volume=name, path=str(found.path), format=found.format, read_only=True)
 
-    def _kernel(self) -> Kernel | None:
+    def _kernel(self) -> KernelFiles | None:
         firmware = self._vmi.spec.domain.firmware
         container = firmware.kernel_boot.container if firmware and firmware.kernel_boot else None
         if container is None:
@@ -121,7 +114,7 @@ class Finder:
         store, source = self._store(
             container.image, container.image_pull_policy, container.image_pull_secret
         )
-        return Kernel(
+        return KernelFiles(
             kernel=_file(store, container.image, source, container.kernel_path),
             initrd=_file(store, container.image, source, container.initrd_path),
         )

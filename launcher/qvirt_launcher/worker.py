@@ -59,6 +59,7 @@ def prepare(request: Request, memory: int | None) -> Ready:
         run_dir=request.run_dir,
         attachments=request.attachments,
         backings=plan.backings,
+        kernel=request.kernel,
     )
     machine = build_machine(request.vmi, facts)
     for step in machine.steps:

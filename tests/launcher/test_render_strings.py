@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qvirt_crds.errors import QvirtError
-from qvirt_crds.report import Attachment, PortForward
+from qvirt_crds.report import Attachment, KernelFiles, PortForward
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_launcher.backing import Backing, Image
-from qvirt_launcher.facts import EFI_SECURE, HostFacts, KernelFiles
+from qvirt_launcher.facts import EFI_SECURE, HostFacts
 from qvirt_launcher.machine import build_machine
 from qvirt_launcher.render import render
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from qvirt_crds.defaults import apply_defaults
 from qvirt_crds.errors import Cause, SpecError
@@ -40,6 +43,16 @@ def read_manifests(file: str) -> Manifests:
     if len(content) > _MAX_SIZE:
         raise UsageError(f"{source}: is over 64 MiB; name a manifest")
     return load_manifests(text, source)
+
+
+def merge(read: Sequence[Manifests]) -> Manifests:
+    """The first file's VMs, with the Secrets and ConfigMaps of all files; later ones win."""
+    secrets: dict[tuple[str, str], dict[str, bytes]] = {}
+    config_maps: dict[tuple[str, str], dict[str, bytes]] = {}
+    for manifests in read:
+        secrets |= manifests.secrets
+        config_maps |= manifests.config_maps
+    return replace(read[0], secrets=secrets, config_maps=config_maps)
 
 
 def choose_instance(manifests: Manifests, name: str, file: str) -> VirtualMachineInstance:

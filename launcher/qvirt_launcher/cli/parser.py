@@ -154,9 +154,11 @@ def _network(parser: Parser) -> None:
     )
     group.add_argument(
         "--interface",
-        metavar="NAME",
-        default="",
-        help="takeover: the interface; without it that of the default route",
+        metavar="[NETWORK=]NAME",
+        action="append",
+        default=[],
+        help="takeover: the interface, for the pod network or the one of the spec that is named; without it"
+        " that of the default route",
     )
     group.add_argument(
         "--publish",
