@@ -35,6 +35,7 @@ class Archive:
     def __init__(self, cache: Path, architecture: str, sources: Path | None = None) -> None:
         """`cache` keeps indexes and packages; `sources` replaces the machine's list of sources."""
         self.architecture = architecture
+        self.sources = sources
         self._debs = cache / "debs"
         state = cache / f"apt-{architecture}"
         for part in ("lists/partial", "cache/archives/partial"):

@@ -9,8 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from qvirt_images import oci, stamp
+from qvirt_images.apt import Archive
 from qvirt_images.errors import BuildError
 from qvirt_images.targets import TARGETS, Target
 from qvirt_images.tools import require
@@ -113,18 +115,28 @@ def _build(target: Target, options: argparse.Namespace) -> None:
     output.mkdir(parents=True, exist_ok=True)
     options.cache.mkdir(parents=True, exist_ok=True)
     say = _progress(target.name)
-    with (options.cache / "lock").open("w") as lock:
-        say("waiting for the cache")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (options.cache / f"lock-{target.architecture}").open("w") as lock:
+        _wait_for(lock, say)
         say("asking the Debian archive")
-        versions = target.resolve(options.cache.resolve(), options.sources)
+        archive = Archive(options.cache.resolve(), target.architecture, options.sources)
+        archive.update()
+        versions = target.packages(archive)
         if finished is not None and finished == stamp.versions(versions):
             say(f"up to date in {output}, nothing newer in the archive")
             return
-        target.build(versions, output, say)
+        target.build(archive, versions, output, say)
     stamp.write(output, target.name, recipe, versions, target.outputs)
     size = sum((output / name).stat().st_size for name in target.outputs)
     say(f"done, {size // 1024**2} MiB in {output}")
+
+
+def _wait_for(lock: IO[str], say: Callable[[str], None]) -> None:
+    """Take the lock of an architecture's cache: two builds at once would write the same files."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("waiting for another build to end")
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _progress(name: str) -> Callable[[str], None]:

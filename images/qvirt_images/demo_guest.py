@@ -32,7 +32,11 @@ _SHARED_LIBRARIES = {
     "libtommath1": ("libtommath.so.1",),
     "zlib1g": ("libz.so.1",),
 }
-_EFI_PACKAGES = ("shim-signed", "grub-efi-amd64-signed")
+# Package -> its program, signed by Debian's Secure Boot key.
+EFI_PACKAGES = {
+    "shim-signed": "usr/lib/shim/shimx64.efi.signed",
+    "grub-efi-amd64-signed": "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
+}
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def packages(flavour: Flavour, archive: Archive) -> list[Package]:
     """Every package that goes into the guest, at the version that the archive offers now."""
     names = [archive.behind(flavour.kernel), "busybox-static", "dropbear-bin", *_SHARED_LIBRARIES]
     if flavour.efi:
-        names += _EFI_PACKAGES
+        names += EFI_PACKAGES
     return list(archive.resolve(names).values())
 
 
@@ -100,7 +104,7 @@ def build(
     kernel_package = next(name for name in debs if name.startswith("linux-image-"))
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=output)))
-        opened = {name: stack.enter_context(_contents(deb, scratch)) for name, deb in debs.items()}
+        opened = {name: stack.enter_context(contents(deb, scratch)) for name, deb in debs.items()}
         say("initramfs")
         kernel = opened[kernel_package]
         vmlinuz = _kernel_image(kernel)
@@ -108,7 +112,8 @@ def build(
         say(f"disk: kernel {len(vmlinuz) // 1024} KiB, initramfs {len(initrd) // 1024} KiB")
         files = _boot_files(flavour, opened, vmlinuz, initrd)
         qcow2 = output / f"{flavour.name}.qcow2"
-        disk.build_disk(qcow2, scratch, files, boot_mib=40, data_mib=32)
+        disk.ext4(scratch / "data.ext4", label="qvirt-data", size_mib=32)
+        disk.build_disk(qcow2, scratch, files, scratch / "data.ext4", boot_mib=40)
     (output / f"{flavour.name}.vmlinuz").write_bytes(vmlinuz)
     (output / f"{flavour.name}.initrd").write_bytes(initrd)
     say("containerDisk")
@@ -126,7 +131,7 @@ def compress(data: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def _contents(deb: Path, scratch: Path) -> Iterator[tarfile.TarFile]:
+def contents(deb: Path, scratch: Path) -> Iterator[tarfile.TarFile]:
     """The files of a package, for random access."""
     with tempfile.TemporaryFile(dir=scratch) as plain:
         subprocess.run(["dpkg-deb", "--fsys-tarfile", deb], stdout=plain, check=True)
@@ -200,23 +205,8 @@ def _boot_files(
     flavour: Flavour, opened: Mapping[str, tarfile.TarFile], vmlinuz: bytes, initrd: bytes
 ) -> dict[str, bytes]:
     cmdline = (SOURCE / "cmdline").read_text().strip()
-    files = {
-        "vmlinuz": vmlinuz,
-        "initrd": initrd,
-        "syslinux.cfg": (
-            "SERIAL 0 115200\nDEFAULT linux\nPROMPT 0\n"
-            f"LABEL linux\n LINUX vmlinuz\n INITRD initrd\n APPEND {cmdline}\n"
-        ).encode(),
-    }
+    files = {"vmlinuz": vmlinuz, "initrd": initrd} | disk.bios_boot(cmdline)
     if flavour.efi:
-        # Both signed by Debian: the same disk boots with Secure Boot on. The path of the
-        # configuration is compiled into the signed grub.
-        shim, grub = (opened[name] for name in _EFI_PACKAGES)
-        files["EFI/BOOT/BOOTX64.EFI"] = member(shim, "usr/lib/shim/shimx64.efi.signed")
-        files["EFI/BOOT/grubx64.efi"] = member(
-            grub, "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
-        )
-        files["EFI/debian/grub.cfg"] = (
-            f"set timeout=0\nlinux /vmlinuz {cmdline}\ninitrd /initrd\nboot\n"
-        ).encode()
+        shim, grub = (member(opened[name], path) for name, path in EFI_PACKAGES.items())
+        files |= disk.uefi_boot(cmdline, shim, grub)
     return files

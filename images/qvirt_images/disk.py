@@ -1,7 +1,7 @@
 """A bootable disk without root, loop devices or mounts: MBR, FAT partition, ext4 partition.
 
 The first partition has type EF and is active: BIOS boots it through syslinux, UEFI takes it as
-its system partition. The second holds data that survives reboots.
+its system partition. The second is an ext4 file system.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
-from qvirt_images.tools import EPOCH, run
+from qvirt_images.tools import run
 
 SECTOR = 512
 MIB = 1024 * 1024
@@ -23,27 +24,66 @@ TOOLS = ("mkfs.fat", "mcopy", "mmd", "mke2fs", "syslinux", "qemu-img", str(_MBR_
 
 
 def build_disk(
-    output: Path, scratch: Path, files: Mapping[str, bytes], *, boot_mib: int, data_mib: int
+    output: Path, scratch: Path, files: Mapping[str, bytes], second: Path, *, boot_mib: int
 ) -> None:
-    """Write a qcow2 disk to `output`: `files` on the FAT partition, an empty ext4 named qvirt-data.
+    """Write a qcow2 disk: `files` on the FAT partition, the image `second` as the other partition.
 
-    `scratch` is an existing empty directory on a file system with room for the raw disk.
+    `scratch` is an existing directory on a file system with room for the raw disk.
     """
     fat = scratch / "boot.fat"
-    data = scratch / "data.ext4"
     raw = scratch / "disk.raw"
-    boot_start, data_start = MIB, MIB + boot_mib * MIB
+    boot_start, second_start = MIB, MIB + boot_mib * MIB
+    second_size = second.stat().st_size
     _fat(fat, scratch, files, boot_mib, boot_start // SECTOR)
-    _ext4(data, data_mib)
     with raw.open("wb") as disk:
-        disk.write(_mbr(boot_start, boot_mib * MIB, data_start, data_mib * MIB))
-        for start, part in ((boot_start, fat), (data_start, data)):
-            disk.seek(start)
-            disk.write(part.read_bytes())
-        disk.truncate(data_start + data_mib * MIB)
+        disk.write(_mbr(boot_start, boot_mib * MIB, second_start, second_size))
+        for start, part in ((boot_start, fat), (second_start, second)):
+            _copy_sparse(part, disk, start)
+        disk.truncate(second_start + second_size)
     run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, output)
-    for file in (fat, data, raw):
-        file.unlink()
+    fat.unlink()
+    raw.unlink()
+
+
+def ext4(image: Path, *, label: str, size_mib: int, root: Path | None = None) -> None:
+    """Make an ext4 image, empty or with the files, owners and modes of the directory `root`."""
+    with image.open("wb") as stream:
+        stream.truncate(size_mib * MIB)
+    extended = f"hash_seed={_EXT4_UUID},root_owner=0:0,lazy_itable_init=0,nodiscard"
+    contents = () if root is None else ("-d", str(root))
+    options = ("-q", "-t", "ext4", "-m", "0", "-L", label, "-U", _EXT4_UUID, "-E", extended)
+    run("mke2fs", *options, *contents, image)
+
+
+def bios_boot(cmdline: str) -> dict[str, bytes]:
+    """syslinux's configuration for the files `vmlinuz` and `initrd`."""
+    lines = ("SERIAL 0 115200", "DEFAULT linux", "PROMPT 0", "LABEL linux")
+    entry = (" LINUX vmlinuz", " INITRD initrd", f" APPEND {cmdline}")
+    return {"syslinux.cfg": "\n".join((*lines, *entry, "")).encode()}
+
+
+def uefi_boot(cmdline: str, shim: bytes, grub: bytes) -> dict[str, bytes]:
+    """Debian's signed shim and grub for the files `vmlinuz` and `initrd`; Secure Boot works.
+
+    The path of the configuration is compiled into the signed grub.
+    """
+    # gfxpayload: grub would look for a graphics mode, which a machine without a screen lacks.
+    config = f"set timeout=0\nset gfxpayload=text\nlinux /vmlinuz {cmdline}\ninitrd /initrd\nboot\n"
+    return {
+        "EFI/BOOT/BOOTX64.EFI": shim,
+        "EFI/BOOT/grubx64.efi": grub,
+        "EFI/debian/grub.cfg": config.encode(),
+    }
+
+
+def _copy_sparse(source: Path, disk: BinaryIO, start: int) -> None:
+    zeros = bytes(MIB)
+    with source.open("rb") as stream:
+        while chunk := stream.read(MIB):
+            if chunk != zeros[: len(chunk)]:
+                disk.seek(start)
+                disk.write(chunk)
+            start += len(chunk)
 
 
 def _mbr(boot_start: int, boot_size: int, data_start: int, data_size: int) -> bytes:
@@ -78,17 +118,3 @@ def _fat(
         run("mcopy", "-i", image, source, f"::{path}")
         source.unlink()
     run("syslinux", "--install", image)
-
-
-def _ext4(image: Path, size_mib: int) -> None:
-    with image.open("wb") as stream:
-        stream.truncate(size_mib * MIB)
-    run(
-        "mke2fs",
-        *("-q", "-t", "ext4", "-m", "0", "-L", "qvirt-data", "-U", _EXT4_UUID),
-        *("-E", f"hash_seed={_EXT4_UUID},root_owner=0:0,lazy_itable_init=0,nodiscard"),
-        image,
-    )
-
-
-__all__ = ["EPOCH", "MIB", "TOOLS", "build_disk"]

@@ -13,11 +13,19 @@ from qvirt_images.tools import run
 from qvirt_images.tree import Tree
 
 _NAME = re.compile(r"\./(?:usr/)?lib/modules/([^/]+)/(.*/)?([^/]+)\.ko(\.xz)?")
+_BUILTIN = re.compile(r"\./(?:usr/)?lib/modules/[^/]+/modules\.builtin")
 
 
 def _plain(name: str) -> str:
     # Dashes and underscores in module names are the same to the kernel.
     return name.replace("-", "_")
+
+
+def _builtin(package: tarfile.TarFile, index: str) -> set[str]:
+    stream = package.extractfile(index)
+    assert stream is not None, index
+    names = (line.decode().rpartition("/")[2] for line in stream)
+    return {_plain(name.strip().removesuffix(".ko")) for name in names}
 
 
 def _info(module: bytes, key: str) -> list[str]:
@@ -29,16 +37,19 @@ def _info(module: bytes, key: str) -> list[str]:
 def add_modules(tree: Tree, package: tarfile.TarFile, wanted: Iterable[str]) -> list[str]:
     """Put modules, their dependencies and depmod's indexes into the tree; returns what is not there.
 
-    A kernel may lack a driver, or have it built in: that is for the recipe's author to judge, who
-    sees the list. Modules stay byte for byte as the package has them, for their signatures.
+    A driver that the kernel has built in counts as there; one that it lacks is for the recipe's
+    author to judge. Modules stay byte for byte as the package has them, for their signatures.
     """
     members: dict[str, tuple[str, bool]] = {}
+    builtin: set[str] = set()
     release = ""
     for name in package.getnames():
         match = _NAME.fullmatch(name)
         if match:
             release = match[1]
             members[_plain(match[3])] = (name, match[4] is not None)
+        elif _BUILTIN.fullmatch(name):
+            builtin = _builtin(package, name)
     chosen: dict[str, bytes] = {}
     absent = []
     queue = [_plain(name) for name in wanted]
@@ -46,7 +57,8 @@ def add_modules(tree: Tree, package: tarfile.TarFile, wanted: Iterable[str]) -> 
         if name in chosen:
             continue
         if name not in members:
-            absent.append(name)
+            if name not in builtin:
+                absent.append(name)
             continue
         path, packed = members[name]
         stream = package.extractfile(path)

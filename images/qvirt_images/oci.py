@@ -15,7 +15,6 @@ import json
 import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from qvirt_images.errors import BuildError
 from qvirt_images.tools import EPOCH
@@ -55,7 +54,7 @@ def _info(path: str, size: int, *, mode: int = 0o444, owner: int = 0) -> tarfile
     return info
 
 
-def _layer(disk: Path, out: IO[bytes]) -> tuple[int, str]:
+def _layer(disk: Path, out: io.BufferedRandom) -> tuple[int, str]:
     """Write the layer; its size and SHA-256, which is the blob's and the diff's in one."""
     with disk.open("rb") as source:
         suffix = "qcow2" if source.read(4) == _QCOW2_MAGIC else "img"
