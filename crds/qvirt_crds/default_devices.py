@@ -29,6 +29,9 @@ Target = DiskTarget | LunTarget | CdromTarget | FloppyTarget
 #: The card of an instance that asks for no network and does not decline one.
 POD_INTERFACE: Final = Interface(name="default", model="virtio", bridge=Empty())
 
+#: KubeVirt's name for the tablet of ``autoattachInputDevice``.
+AUTOATTACHED_INPUT: Final = "default-0"
+
 
 def chipset(machine_type: str) -> str:
     """``q35``, ``pc`` or ``microvm`` for a machine type, versioned or not; anything else counts as q35."""
@@ -83,12 +86,15 @@ def with_device_defaults(domain: Domain, volumes: tuple[Volume, ...]) -> Devices
     devices = domain.devices
     machine_type = domain.machine.type if domain.machine else ""
     named = {disk.name for disk in devices.disks}
+    inputs = devices.inputs
+    if devices.autoattach_input_device and not inputs:
+        inputs = (Input(name=AUTOATTACHED_INPUT),)
     disks = (*devices.disks, *(Disk(name=v.name) for v in volumes if v.name not in named))
     return replace(
         devices,
         disks=tuple(_with_target(disk, machine_type) for disk in disks),
         interfaces=tuple(map(_with_model, devices.interfaces)),
-        inputs=tuple(_with_input(item, machine_type) for item in devices.inputs),
+        inputs=tuple(_with_input(item, machine_type) for item in inputs),
         watchdog=_with_action(devices.watchdog),
         sound=replace(devices.sound, model=devices.sound.model or "ich9")
         if devices.sound

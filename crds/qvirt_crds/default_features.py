@@ -6,7 +6,15 @@ from typing import Final, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from qvirt_crds.domain import FeatureHyperv, Features, FeatureState, HypervSpinlocks
+from qvirt_crds.domain import (
+    Clock,
+    FeatureHyperv,
+    Features,
+    FeatureState,
+    HypervSpinlocks,
+    Timer,
+    Timers,
+)
 
 #: feature -> what must be on with it (QEMU docs, system/i386/hyperv: "Requires"); evmcs -> vapic as in KubeVirt.
 HYPERV_NEEDS: Final[dict[str, tuple[str, ...]]] = {
@@ -54,21 +62,35 @@ def _enabled(feature: _S | None) -> _S | None:
     return replace(feature, enabled=True)  # type: ignore[type-var]  # every State is a Struct
 
 
-def missing_needs(hyperv: FeatureHyperv) -> dict[str, str]:
-    """Features that others need: name -> one that needs it."""
-    return {
+def needs_of(hyperv: FeatureHyperv) -> dict[str, str]:
+    """Features that must be on for others: name -> one that needs it."""
+    needs = {
         need: name
         for name, needs in HYPERV_NEEDS.items()
         if is_on(getattr(hyperv, name))
         for need in needs
     }
+    if hyperv.tlbflush and is_on(hyperv.tlbflush) and is_on(hyperv.tlbflush.direct):
+        needs["vapic"] = "tlbflush.direct"
+    return needs
+
+
+def with_hyperv_timer(clock: Clock | None, features: Features) -> Clock | None:
+    """Synthetic timers (``hv-stimer``) are there only with the Hyper-V clock (``hv-time``)."""
+    if features.hyperv is None or not is_on(features.hyperv.synictimer):
+        return clock
+    clock = clock or Clock()
+    timers = clock.timer or Timers()
+    if timers.hyperv is not None:
+        return clock
+    return replace(clock, timer=replace(timers, hyperv=Timer(present=True)))
 
 
 def _with_hyperv_defaults(hyperv: FeatureHyperv | None) -> FeatureHyperv | None:
     if hyperv is None:
         return None
     states = {name: _enabled(getattr(hyperv, name)) for name in FeatureHyperv.__struct_fields__}
-    for need in missing_needs(hyperv):
+    for need in needs_of(hyperv):
         states[need] = states[need] or FeatureState(enabled=True)
     hyperv = FeatureHyperv(**states)
     if is_on(hyperv.spinlocks):

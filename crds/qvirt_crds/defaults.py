@@ -12,7 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from qvirt_crds.default_devices import POD_INTERFACE, default_pull_policy, with_device_defaults
-from qvirt_crds.default_features import with_feature_defaults
+from qvirt_crds.default_features import with_feature_defaults, with_hyperv_timer
 from qvirt_crds.domain import (
     Cpu,
     Domain,
@@ -56,7 +56,8 @@ def apply_defaults(
 
 def _with_domain_defaults(domain: Domain, new_uuid: Callable[[], str]) -> Domain:
     firmware = domain.firmware or Firmware()
-    clock = domain.clock
+    features = with_feature_defaults(domain.features)
+    clock = with_hyperv_timer(domain.clock, features)
     if clock and clock.timer:
         clock = replace(clock, timer=_with_present_timers(clock.timer))
     resources = _with_requests(domain.resources)
@@ -68,7 +69,7 @@ def _with_domain_defaults(domain: Domain, new_uuid: Callable[[], str]) -> Domain
         cpu=_with_topology(domain.cpu or Cpu(), resources),
         firmware=firmware if firmware.uuid else replace(firmware, uuid=new_uuid()),
         clock=clock,
-        features=with_feature_defaults(domain.features),
+        features=features,
     )
 
 

@@ -83,10 +83,20 @@ def _interface(interface: Interface, network: Network | None, path: str) -> Iter
         message = f"interface {name} has malformed PCI address ({interface.pci_address})."
         yield Cause(path=f"{path}.pciAddress", message=message)
     if interface.state == "absent":
-        yield not_implemented(f"{path}.state", "leave the interface out")
+        yield from _absent(interface, network, f"{path}.state")
+    if interface.tag:
+        yield not_implemented(f"{path}.tag")
     yield from _ports(interface.ports, f"{path}.ports")
     if interface.dhcp_options:
         yield from _dhcp(interface.dhcp_options, f"{path}.dhcpOptions")
+
+
+def _absent(interface: Interface, network: Network | None, path: str) -> Iterator[Cause]:
+    quoted = f'"{interface.name}" interface\'s state "absent" is'
+    if interface.bridge is None:
+        yield Cause(path=path, message=f"{quoted} supported only for bridge binding")
+    if network and network.pod:
+        yield Cause(path=path, message=f"{quoted} not supported on default networks")
 
 
 def _mac(interface: Interface, path: str) -> Iterator[Cause]:

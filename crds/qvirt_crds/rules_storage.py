@@ -162,6 +162,8 @@ def _options(disk: Disk, bus: DiskBus | None, path: str) -> Iterator[Cause]:
     if len(disk.serial) > 256:
         message = f"{path}.serial must be less than or equal to 256 in length, if specified"
         yield Cause(path=f"{path}.serial", message=message)
+    if disk.tag:
+        yield not_implemented(f"{path}.tag")
     if disk.dedicated_io_thread and bus != "virtio":
         message = f"IOThreads are not supported for disks on a {bus or 'floppy'} bus"
         yield Cause(path=f"{path}.dedicatedIOThread", message=message)

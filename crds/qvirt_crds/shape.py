@@ -7,6 +7,7 @@ here converts, so a message never shows msgspec's names.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -107,7 +108,7 @@ class _Walker:
                 return self._list(value, inspect.AnyType(), path)
             case str():
                 self._text(value, path)
-            case float() if value != value or value in (float("inf"), float("-inf")):
+            case float() if not math.isfinite(value):
                 self._refuse(path, f"expected a finite number, found {value}")
             case _:
                 pass
@@ -168,7 +169,7 @@ def _fits(value: object, info: inspect.Type) -> bool:
         case inspect.IntType():
             return isinstance(value, int) and not isinstance(value, bool) and value in _INT64
         case inspect.FloatType():
-            return isinstance(value, float)
+            return isinstance(value, float) and math.isfinite(value)
         case _:
             raise NotImplementedError(f"a field of type {info} in the contract")
 

@@ -1,0 +1,78 @@
+"""Where things lie in a launcher pod: written into the pod by virt-controller, opened by the launcher. Paths are KubeVirt's where it has one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qvirt_crds.model import Model
+from qvirt_crds.volumes import CloudInit, PersistentVolumeClaim, Volume
+
+RUN_DIR: Final = "/var/run/qvirt"
+
+HOLDER_DIR: Final = "/qvirt-holder"
+HOLDER_PROGRAM: Final = f"{HOLDER_DIR}/hold"
+#: A static busybox in the launcher's image.
+HOLDER_SOURCE: Final = "/usr/lib/qvirt/hold"
+_HOLDER_MARK: Final = "QVIRT_VOLUME="
+
+_PRIVATE: Final = "/var/run/kubevirt-private"
+
+
+class SecretMount(Model, frozen=True, kw_only=True):
+    """A Secret that cloud-init data comes from, as a volume of the pod."""
+
+    pod_volume: str
+    secret: str
+    path: str
+
+
+def holder_command(volume: str) -> list[str]:
+    """What runs in the sidecar of a containerDisk; names the volume, so that the launcher finds its process."""
+    # A shell's exec would need a shell in the image: busybox's `env` leaves the mark in the process's own arguments.
+    return [HOLDER_PROGRAM, "sh", "-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait; done", _HOLDER_MARK + volume]
+
+
+def held_volume(cmdline: tuple[str, ...]) -> str | None:
+    """The volume of a holder's command line; None for any other process."""
+    if len(cmdline) != 5 or cmdline[0] != HOLDER_PROGRAM or not cmdline[4].startswith(_HOLDER_MARK):
+        return None
+    return cmdline[4].removeprefix(_HOLDER_MARK)
+
+
+def claim_of(volume: Volume) -> PersistentVolumeClaim | None:
+    """The claim behind a volume, for persistentVolumeClaim and ephemeral."""
+    if volume.persistent_volume_claim is not None:
+        return volume.persistent_volume_claim
+    return volume.ephemeral.persistent_volume_claim if volume.ephemeral is not None else None
+
+
+def claim_dir(volume: str) -> str:
+    """Mount of a Filesystem claim; the disk is ``disk.img`` in it."""
+    return f"{_PRIVATE}/vmi-disks/{volume}"
+
+
+def block_device(volume: str) -> str:
+    """Device of a Block claim."""
+    return f"/dev/{volume}"
+
+
+def image_dir(volume: str) -> str:
+    """Mount of a containerDisk where the cluster has image volumes."""
+    return f"/var/run/kubevirt-image-volume/{volume}"
+
+
+def secrets_of(volume: Volume) -> tuple[SecretMount, ...]:
+    """The Secrets of a cloud-init volume: user data and network data, each in a directory of its own."""
+    source: CloudInit | None = volume.cloud_init_no_cloud or volume.cloud_init_config_drive
+    if source is None:
+        return ()
+    named = (("udata", source.secret_ref), ("ndata", source.network_data_secret_ref))
+    return tuple(
+        SecretMount(
+            pod_volume=f"{volume.name}-{suffix}",
+            secret=reference.name,
+            path=f"{_PRIVATE}/secret/{volume.name}-{suffix}",
+        )
+        for suffix, reference in named
+        if reference is not None
+    )
