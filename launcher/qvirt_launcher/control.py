@@ -49,7 +49,7 @@ class Control:
         """
         command = self._commands.get(call.command)
         if command is None:
-            return await self._launcher.forward(call)
+            return await self._launcher.guest.forward(call)
         return await command(call)
 
     async def _sync(self, call: Call) -> object:
@@ -73,7 +73,7 @@ class Control:
         return self._launcher.report()
 
     async def _recorder(self, call: Call) -> object:
-        return self._launcher.recorder.entries(_arguments(call, RecorderArguments).since)
+        return self._launcher.guest.recorder.entries(_arguments(call, RecorderArguments).since)
 
     def _check_identity(self, call: Call, arguments: SyncArguments) -> None:
         meta = arguments.vmi.metadata

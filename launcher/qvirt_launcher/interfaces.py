@@ -14,11 +14,6 @@ class Interfaces:
         #: Interface -> the protocols whose address the guest has.
         self._leased: dict[str, set[str]] = {a.interface: set() for a in attachments}
 
-    @classmethod
-    def of(cls, attachments: tuple[Attachment, ...]) -> Interfaces:
-        """Nothing is leased yet."""
-        return cls(attachments)
-
     def note(self, interface: str, event: LeaseEvent) -> bool:
         """A guest took or gave up an address; returns whether that is news."""
         leased = self._leased[interface]

@@ -1,14 +1,12 @@
 """The life of one guest as a table and a pure step: what happened goes in, what to do comes out.
 
 `main` feeds it (signals, QMP events, the child's exit, deadlines) and carries out the effects. Nothing here waits, reads a
-clock or touches QEMU. How ends map to Succeeded and Failed is KubeVirt's (its VMI phases): a guest that was killed
-because it ignored the power button has failed; one that was stopped without a grace period has not.
+clock or touches QEMU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, assert_never
+from typing import assert_never
 
 import msgspec
 from msgspec.structs import replace
@@ -38,60 +36,19 @@ from qvirt_launcher.inputs import (
     Synced,
     Terminate,
 )
+from qvirt_launcher.phases import (
+    DEFAULT_GRACE_SECONDS,
+    KILL_SECONDS,
+    PHASE_OF_END,
+    PRESS_EVERY_SECONDS,
+    QUIT_SECONDS,
+    START_SECONDS,
+    TERMINATE_SECONDS,
+    TRANSITIONS,
+    TransitionRefused,
+    ended,
+)
 from qvirt_qmp import events
-
-TRANSITIONS: Final[Mapping[Phase, frozenset[Phase]]] = {
-    "Waiting": frozenset({"Preparing", "Succeeded"}),
-    "Preparing": frozenset({"Starting", "Succeeded", "Failed"}),
-    "Starting": frozenset({"Running", "Paused", "Stopping", "Failed"}),
-    "Running": frozenset({"Paused", "Stopping", "Failed"}),
-    "Paused": frozenset({"Running", "Stopping", "Failed"}),
-    "Stopping": frozenset({"Succeeded", "Failed"}),
-    "Succeeded": frozenset(),
-    "Failed": frozenset(),
-}
-
-PHASE_OF_END: Final[Mapping[EndReason, Phase]] = {
-    "GuestShutdown": "Succeeded",
-    "GuestReset": "Succeeded",
-    "GuestPanicked": "Failed",
-    "Stopped": "Succeeded",
-    "KilledAfterGrace": "Failed",
-    "QemuFailed": "Failed",
-    "PrepareFailed": "Failed",
-}
-
-#: Exit codes of virt-launcher and of `qvirt run`.
-EXIT_CODES: Final[Mapping[EndReason, int]] = {
-    "GuestShutdown": 0,
-    "GuestReset": 0,
-    "Stopped": 0,
-    "PrepareFailed": 4,
-    "QemuFailed": 5,
-    "GuestPanicked": 6,
-    "KilledAfterGrace": 7,
-}
-
-#: KubeVirt's, for a spec that says nothing.
-DEFAULT_GRACE_SECONDS: Final = 30
-#: The power button is pressed again this often: a guest that is still booting has no driver for it yet.
-PRESS_EVERY_SECONDS: Final = 5
-#: From QEMU's start to the guest's first instruction. Allocating hundreds of gigabytes of huge pages takes minutes.
-START_SECONDS: Final = 240
-#: How long QEMU may flush disks after the guest has ended or `quit` was sent. With the two rungs below it stays within the
-#: 30 seconds that a pod gets beyond the guest's grace period.
-QUIT_SECONDS: Final = 10
-TERMINATE_SECONDS: Final = 5
-KILL_SECONDS: Final = 5
-
-
-class TransitionRefused(Exception):
-    """A bug in `step`: the table has no such transition."""
-
-    def __init__(self, old: Phase, new: Phase) -> None:
-        self.old = old
-        self.new = new
-        super().__init__(f"no transition from {old} to {new}")
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +79,7 @@ def step(state: State, given: Input) -> Outcome:
 
     Never raises, whatever comes in whatever phase; what makes no sense (any more) changes nothing.
     """
-    if ended(state):
+    if ended(state.phase):
         return state, ()
     match given:
         case Synced():
@@ -147,16 +104,6 @@ def step(state: State, given: Input) -> Outcome:
             return _deadline_passed(state)
         case _:
             return _event(state, given)
-
-
-def ended(state: State) -> bool:
-    """Whether this life is over."""
-    return not TRANSITIONS[state.phase]
-
-
-def exit_code(state: State) -> int:
-    """The launcher's exit code for a life that is over."""
-    return EXIT_CODES[state.end or "Stopped"]
 
 
 def _move(state: State, phase: Phase) -> State:
@@ -416,16 +363,3 @@ def _climb(state: State, rung: Rung) -> Outcome:
             return state, (Terminate(), SetDeadline(TERMINATE_SECONDS))
         case _:
             return state, (Kill(), SetDeadline(KILL_SECONDS))
-
-
-# --- the drawing -----------------------------------------------------------------------------------------------------
-
-
-def mermaid() -> str:
-    """`TRANSITIONS` as a Mermaid state diagram."""
-    lines = ["stateDiagram-v2", "    [*] --> Waiting"]
-    for old, following in TRANSITIONS.items():
-        lines += [f"    {old} --> {new}" for new in TRANSITIONS if new in following]
-        if not following:
-            lines.append(f"    {old} --> [*]")
-    return "\n".join(lines) + "\n"

@@ -45,6 +45,11 @@ class Qemu:
         """Its process id in our namespace."""
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether it has not been seen to exit."""
+        return self._process.returncode is None
+
     async def wait(self) -> int:
         """Its exit code, below zero for a signal; once all that it said has been read (or 2 seconds have passed)."""
         code = await self._process.wait()

@@ -18,7 +18,7 @@ from qvirt_launcher.control import Control
 from qvirt_launcher.errors import HostError
 from qvirt_launcher.inputs import Signalled
 from qvirt_launcher.launcher import Launcher, Place
-from qvirt_launcher.lifecycle import exit_code
+from qvirt_launcher.phases import exit_code
 from qvirt_launcher.preparer import Preparer
 from qvirt_qmp.errors import ListenFailed
 from qvirt_qmp.server import Server
@@ -36,7 +36,7 @@ _EXIT_BUG: Final = 70
 
 
 def run(arguments: Sequence[str], signals: Sequence[int], early: Sequence[int]) -> int:
-    """Serve one guest; returns the exit code (`lifecycle.EXIT_CODES`, 2 for a wrong option, 4 when this host can't).
+    """Serve one guest; returns the exit code (`phases.EXIT_CODES`, 2 for a wrong option, 4 when this host can't).
 
     :param signals: those that mean "stop".
     :param early: such signals that came already.
@@ -130,7 +130,7 @@ async def _serve(options: argparse.Namespace, signals: Sequence[int], early: Seq
         await preparer.aclose()
         await console.aclose()
         await server.aclose()
-    return exit_code(state)
+    return exit_code(state.end)
 
 
 def _place(options: argparse.Namespace) -> Place:
