@@ -127,7 +127,10 @@ def _paravirtual(domain: Domain, host: HostFacts) -> dict[str, str]:
     features, timer = domain.features, domain.clock.timer if domain.clock else None
     flags: dict[str, str] = {}
     if features and features.apic and features.apic.enabled is False:
-        flags["apic"] = "off"
+        raise refused(
+            "spec.domain.features.apic.enabled",
+            "QEMU's PC can't do without: its PCI Express ports and SMP need the APIC",
+        )
     if host.accel == "tcg":
         return flags
     if features and features.apic and features.apic.end_of_interrupt:

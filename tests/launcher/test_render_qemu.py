@@ -6,13 +6,17 @@ realizes every device: wrong properties, full buses, bad addresses and missing n
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,16 +28,19 @@ from msgspec.structs import replace
 
 from qvirt_crds.defaults import apply_defaults
 from qvirt_crds.devices import Disk
+from qvirt_crds.domain import FeatureHyperv
 from qvirt_crds.load import load_manifests
-from qvirt_crds.report import Attachment, KernelFiles
+from qvirt_crds.report import Attachment, KernelFiles, PortForward
 from qvirt_crds.validate import validate_vmi
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_launcher.backing import Backing, Image
 from qvirt_launcher.facts import HostFacts
+from qvirt_launcher.fds import tap_numbers
 from qvirt_launcher.host import gather_host_facts
 from qvirt_launcher.machine import Machine, build_machine
 from qvirt_launcher.offline import offline_facts
 from qvirt_launcher.render import render
+from qvirt_netsetup import tap
 
 pytestmark = [
     pytest.mark.qemu,
@@ -83,18 +90,24 @@ class Started:
             if "event" not in reply:
                 assert "return" in reply, f"{execute}: {reply}"
                 return reply["return"]
-        raise AssertionError(f"{execute}: QEMU is gone")
+        raise ConnectionResetError(f"{execute}: QEMU is gone")
 
-    def close(self) -> tuple[int, str]:
-        """Exit code and stderr; killed if it does not end by itself."""
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Let it end by itself after ``quit``; kill it otherwise."""
         self._monitor.close()
         self._file.close()
+        if exception[0] is not None:
+            self.process.kill()
         try:
             _, errors = self.process.communicate(timeout=DEADLINE_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             _, errors = self.process.communicate()
-        return self.process.returncode, errors.decode()
+        #: Exit code and stderr.
+        self.ended = self.process.returncode, errors.decode()
 
 
 def accepted(machine: Machine, taps: dict[int, int] | None = None, ask: str = "") -> str:
@@ -104,17 +117,18 @@ def accepted(machine: Machine, taps: dict[int, int] | None = None, ask: str = ""
     """
     for step in machine.steps:
         shutil.copyfile(step.source, step.path)
-    qemu = Started(machine, taps or {})
     answer = ""
-    if qemu.greeting():
-        qemu.command("qmp_capabilities")
-        for command in machine.commands:
-            qemu.command(command.execute, **command.arguments)
-        assert qemu.command("query-status")["status"] == "prelaunch"
-        if ask:
-            answer = qemu.command("human-monitor-command", **{"command-line": ask})
-        qemu.command("quit")
-    code, errors = qemu.close()
+    # QEMU may refuse at any moment until it answers; then its exit code and stderr say why.
+    with Started(machine, taps or {}) as qemu, contextlib.suppress(ConnectionError):
+        if qemu.greeting():
+            qemu.command("qmp_capabilities")
+            for command in machine.commands:
+                qemu.command(command.execute, **command.arguments)
+            assert qemu.command("query-status")["status"] == "prelaunch"
+            if ask:
+                answer = qemu.command("human-monitor-command", **{"command-line": ask})
+            qemu.command("quit")
+    code, errors = qemu.ended
     complaints = [line for line in errors.splitlines() if not any(k in line for k in KNOWN)]
     assert (code, complaints) == (0, []), f"{errors}\n{' '.join(render(machine))}"
     return answer
@@ -403,4 +417,258 @@ def domains(draw: st.DrawFn) -> dict[str, Any]:
 def test_generated_specs(files: Files, domain: dict[str, Any], start: str | None) -> None:
     vmi = instance(domain, {"startStrategy": start} if start else None)
     assert validate_vmi(vmi) == ()
+    accepted(build_machine(vmi, facts(vmi, files)))
+
+
+# --- particular machines ---------------------------------------------------------------------------------------------
+
+PARTICULAR: Final[dict[str, dict[str, Any]]] = {
+    "secure boot": {
+        "firmware": {"bootloader": {"efi": {}}},
+        "features": {"smm": {}},
+    },
+    "efi on pc": {
+        "machine": {"type": "pc"},
+        "firmware": {"bootloader": {"efi": {"secureBoot": False}}},
+    },
+    "more sata disks than the board has ports": {
+        "devices": {"disks": [{"name": f"d{i}", "disk": {"bus": "sata"}} for i in range(14)]},
+    },
+    "forty disks": {
+        "devices": {"disks": [{"name": f"d{i}", "disk": {"bus": "virtio"}} for i in range(40)]},
+    },
+    "twenty transitional disks": {
+        "devices": {
+            "useVirtioTransitional": True,
+            "disks": [{"name": f"d{i}", "disk": {"bus": "virtio"}} for i in range(18)],
+        },
+    },
+    "fifteen usb devices": {
+        "devices": {"disks": [{"name": f"d{i}", "disk": {"bus": "usb"}} for i in range(15)]},
+    },
+    "addresses and indices": {
+        "devices": {
+            "disks": [{"name": "d", "disk": {"bus": "virtio", "pciAddress": "0000:0b:00.0"}}],
+            "interfaces": [
+                {"name": "a", "bridge": {}, "pciAddress": "0000:00:0a.0", "acpiIndex": 7},
+                {"name": "b", "bridge": {}, "model": "e1000", "pciAddress": "0000:03:00.0"},
+                {"name": "c", "bridge": {}, "bootOrder": 1, "acpiIndex": 8},
+            ],
+        },
+    },
+    "addresses on pc": {
+        "machine": {"type": "pc"},
+        "devices": {
+            "disks": [{"name": "d", "disk": {"bus": "virtio", "pciAddress": "0000:00:03.0"}}],
+            "interfaces": [{"name": "a", "bridge": {}, "bootOrder": 2}],
+        },
+    },
+    "a cpu with demands": {
+        "cpu": {
+            "model": "host-passthrough",
+            "features": [{"name": "aes", "policy": "require"}],
+        },
+    },
+    "many cpus": {"cpu": {"sockets": 2, "cores": 4, "threads": 2, "maxSockets": 8}},
+    "as much as a gigabyte less one byte": {"memory": {"guest": 2**30 - 1}},
+}
+
+
+@pytest.mark.parametrize("name", PARTICULAR)
+def test_particular_machines(name: str, files: Files) -> None:
+    vmi = instance(PARTICULAR[name])
+    assert validate_vmi(vmi) == ()
+    found = facts(vmi, files)
+    firmware = vmi.spec.domain.firmware
+    if firmware and firmware.bootloader and firmware.bootloader.efi and found.efi is None:
+        pytest.skip("needs OVMF")
+    accepted(build_machine(vmi, found))
+
+
+def test_qemu_reads_what_we_wrote(files: Files) -> None:
+    """Strings that mean something in some grammar arrive as they are."""
+    odd = "a,b=c,,d 'e' \"f\" %s \\ {{ 7*7 }} \u2028 é"
+    vmi = instance({"devices": {"disks": [{"name": "d", "disk": {"bus": "virtio"}}]}})
+    disk = replace(vmi.spec.domain.devices.disks[0], serial=odd)
+    domain = replace(vmi.spec.domain, devices=replace(vmi.spec.domain.devices, disks=(disk,)))
+    vmi = replace(
+        vmi, metadata=replace(vmi.metadata, name=odd), spec=replace(vmi.spec, domain=domain)
+    )
+    machine = build_machine(vmi, facts(vmi, files))
+    with Started(machine, {}) as qemu:
+        assert qemu.greeting()
+        qemu.command("qmp_capabilities")
+        assert qemu.command("query-name")["name"] == f"default_{odd}"
+        assert qemu.command("qom-get", path="/machine/peripheral/ua-d", property="serial") == odd
+        qemu.command("quit")
+
+
+def test_kernel_arguments_arrive_as_they_are(files: Files) -> None:
+    kernel = next(iter(sorted(Path("/boot").glob("vmlinuz*"))), None)
+    if kernel is None:
+        pytest.skip("no kernel on this machine to boot directly")
+    odd = " console=ttyS0,115200  a=\"b c\" 'x' -S %s"
+    vmi = instance({})
+    machine = replace(build_machine(vmi, facts(vmi, files)), kernel=str(kernel), kernel_args=odd)
+    with Started(machine, {}) as qemu:
+        assert qemu.greeting()
+        qemu.command("qmp_capabilities")
+        assert qemu.command("qom-get", path="/machine", property="append") == odd
+        qemu.command("quit")
+
+
+def test_memory_is_what_we_say(files: Files) -> None:
+    vmi = instance({"memory": {"guest": "64M"}})
+    answer = accepted(build_machine(vmi, facts(vmi, files)), ask="info memory_size_summary")
+    assert "base memory: 64004096" in answer
+
+
+def test_firmware_numbers_the_buses_as_we_do(files: Files) -> None:
+    """``pciAddress: 0000:0b:00.0`` is bus 0b in the guest: asked after SeaBIOS has run."""
+    vmi = instance(
+        {
+            "devices": {
+                "disks": [{"name": "d", "disk": {"bus": "virtio", "pciAddress": "0000:0b:00.0"}}],
+                "interfaces": [{"name": "n", "bridge": {}}],
+            }
+        }
+    )
+    machine = build_machine(vmi, facts(vmi, files))
+    expected = {
+        str(d["id"]): int(str(d["bus"])[4:])
+        for d in machine.devices
+        if str(d.get("bus")).startswith("pci.")
+    }
+    with Started(machine, {}) as qemu:
+        assert qemu.greeting()
+        qemu.command("qmp_capabilities")
+        qemu.command("cont")
+        end = time.monotonic() + DEADLINE_SECONDS
+        while (found := bus_numbers(qemu.command("query-pci"))) != expected:
+            assert time.monotonic() < end, f"{found} are not {expected}"
+            time.sleep(0.1)
+        qemu.command("quit")
+    assert expected["ua-d"] == 0x0B
+
+
+def bus_numbers(buses: list[dict[str, Any]]) -> dict[str, int]:
+    """Device id -> number of its bus, of everything behind a bridge."""
+    bridges = [d["pci_bridge"] for bus in buses for d in bus["devices"] if "pci_bridge" in d]
+    return {
+        device["qdev_id"]: device["bus"]
+        for bridge in bridges
+        for device in bridge.get("devices", ())
+    }
+
+
+def test_every_flag_for_kvm_is_one(files: Files) -> None:
+    """KVM may be missing here, but QEMU knows the names of its CPU flags under the emulator as well."""
+    states: dict[str, Any] = {
+        name: {} for name in FeatureHyperv.__struct_fields__ if name != "vendorid"
+    }
+    vmi = instance(
+        {
+            "features": {
+                "hyperv": {**states, "synictimer": {"direct": {}}, "tlbflush": {"direct": {}, "extended": {}},
+                           "vendorid": {"vendorid": "a b;c"}},
+                "apic": {"endOfInterrupt": True},
+                "kvm": {"hidden": True},
+                "pvspinlock": {"enabled": False},
+            },
+            "clock": {"timer": {"kvm": {"present": False}, "hyperv": {}, "pit": {"tickPolicy": "discard"}}},
+            "devices": {"panicDevices": [{"model": "hyperv"}]},
+        }
+    )  # fmt: skip
+    host = facts(vmi, files)
+    kvm = build_machine(vmi, replace(host, accel="kvm"))
+    assert kvm.cpu.startswith("host,")
+    assert kvm.cpu.count("hv-") == 19
+    with Started(build_machine(vmi, host), {}) as qemu:
+        assert qemu.greeting()
+        qemu.command("qmp_capabilities")
+        known = {
+            item["name"] for item in qemu.command("qom-list-properties", typename="max-x86_64-cpu")
+        }
+        qemu.command("quit")
+    flags = {flag.partition("=")[0] for flag in kvm.cpu.split(",")[1:]}
+    assert flags <= known
+
+
+# --- network backends ------------------------------------------------------------------------------------------------
+
+
+def with_card(files: Files, attachment: Attachment, cpus: int = 1) -> Machine:
+    domain = {
+        "cpu": {"cores": cpus},
+        "devices": {
+            "interfaces": [{"name": "n", "bridge": {}}],
+            "networkInterfaceMultiqueue": True,
+        },
+    }
+    vmi = instance(domain)
+    return build_machine(vmi, replace(facts(vmi, files), attachments=(attachment,)))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("queues", [1, 2])
+def test_taps_by_descriptor(files: Files, queues: int) -> None:
+    """A tap lives in its namespace, QEMU somewhere else, without ``/dev/net/tun``."""
+    fds = in_new_namespace(lambda: tap.create("qvtest0", queues=queues))
+    attachment = Attachment(
+        interface="n", backend="tap", mac="02:00:00:00:00:01", tap_fds=tuple(range(queues))
+    )
+    numbers = tap_numbers((attachment,))["n"]
+    try:
+        machine = with_card(files, attachment, cpus=queues)
+        answer = accepted(machine, dict(zip(numbers, fds, strict=True)), ask="info network")
+    finally:
+        for fd in fds:
+            os.close(fd)
+    assert answer.count("fd=") == queues
+
+
+def in_new_namespace(work: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+    """Run in a thread with a network namespace of its own, which ends with the last descriptor made there."""
+    results: list[tuple[int, ...]] = []
+
+    def body() -> None:
+        assert ctypes.CDLL(None, use_errno=True).unshare(0x40000000) == 0
+        results.append(work())
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join(DEADLINE_SECONDS)
+    (result,) = results
+    return result
+
+
+def test_passt_by_socket(files: Files) -> None:
+    path = files.folder / "passt.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        attachment = Attachment(
+            interface="n", backend="passt", mac="02:00:00:00:00:01", socket=str(path)
+        )
+        assert "stream" in accepted(with_card(files, attachment), ask="info network")
+
+
+def test_published_ports(files: Files) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    attachment = Attachment(
+        interface="n",
+        backend="user",
+        mac="02:00:00:00:00:01",
+        publish=(PortForward(host_port=port, guest_port=22),),
+    )
+    answer = accepted(with_card(files, attachment), ask="info usernet")
+    assert f"127.0.0.1 {port} 10.0.2.15 22" in " ".join(answer.split())
+
+
+def test_huge_pages(files: Files) -> None:
+    if int(Path("/proc/sys/vm/nr_hugepages").read_text()) < 32:
+        pytest.skip("needs 32 free huge pages of 2 MiB")
+    vmi = instance({"memory": {"guest": "64Mi", "hugepages": {"pageSize": "2Mi"}}})
     accepted(build_machine(vmi, facts(vmi, files)))
