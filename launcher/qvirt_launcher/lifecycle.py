@@ -103,7 +103,7 @@ def step(state: State, given: Input) -> Outcome:
         case DeadlinePassed():
             return _deadline_passed(state)
         case _:
-            return _event(state, given)
+            return _event(state, given) if _has_child(state) else (state, ())
 
 
 def _move(state: State, phase: Phase) -> State:
@@ -211,15 +211,13 @@ def _panicked(state: State, event: events.GuestPanicked) -> Outcome:
     if event.action == "run":
         return replace(state, message="The guest's kernel panicked and was left running."), ()
     state = replace(state, end="GuestPanicked", message="The guest's kernel panicked.")
-    if event.action == "pause":
+    if event.action == "pause" and state.rung in ("none", "powerdown"):
         return _climb(state, "quit")
     return _leaving(state, "GuestPanicked", state.message)
 
 
 def _leaving(state: State, end: EndReason, message: str = "") -> Outcome:
     """QEMU is about to exit by itself: remember why, and see that it does."""
-    if not _has_child(state):
-        return state, ()
     if state.end == "GuestPanicked" and end != "GuestPanicked":
         return state, ()
     kept = state.message if end == state.end else ""
