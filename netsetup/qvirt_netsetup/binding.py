@@ -8,7 +8,7 @@ from qvirt_netsetup.desired import Desired
 from qvirt_netsetup.observed import Observed
 from qvirt_netsetup.request import InterfaceRequest, NetworkRequest
 from qvirt_netsetup.resolv import Resolver
-from qvirt_netsetup.state import Nic, State
+from qvirt_netsetup.tenancy import Nic, State
 
 
 class Facts(Model, frozen=True, kw_only=True):

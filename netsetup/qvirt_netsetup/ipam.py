@@ -9,9 +9,11 @@ from typing import Final
 
 from qvirt_netsetup.errors import NoFreeNetwork
 from qvirt_netsetup.observed import Observed
-from qvirt_netsetup.tap import NAME_MAX
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: Of a link's name (Linux, IFNAMSIZ without the final zero).
+NAME_MAX: Final = 15
 
 #: Tried in this order. Seldom used ranges of RFC 1918 first; other tools' favourites (10.0.x, 172.17, 192.168.122) are left out.
 _CANDIDATES4: Final = (

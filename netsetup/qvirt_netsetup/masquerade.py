@@ -16,7 +16,7 @@ from qvirt_netsetup.desired import Absent, Desired, DesiredLink
 from qvirt_netsetup.errors import RequestRefused
 from qvirt_netsetup.observed import SCOPE_LINK, Address, Observed, is_v6
 from qvirt_netsetup.request import InterfaceRequest, NetworkRequest
-from qvirt_netsetup.state import Nic
+from qvirt_netsetup.tenancy import Nic
 
 _NETWORK4: Final = "10.0.2.0/24"
 _NETWORK6: Final = "fd10:0:2::/120"
@@ -36,7 +36,7 @@ def _families(facts: Facts, link: str) -> tuple[bool, bool]:
 def _free(interface: InterfaceRequest, network: str, observed: Observed, bridge: str) -> str:
     """The network, if nothing else in the namespace uses it."""
     try:
-        wanted = ipaddress.ip_network(network)
+        wanted = ipaddress.ip_network(network, strict=False)
     except ValueError as error:
         raise RequestRefused(f"interface {interface.name}: network {network}: {error}") from error
     for address in observed.addresses:
@@ -45,7 +45,7 @@ def _free(interface: InterfaceRequest, network: str, observed: Observed, bridge:
             raise RequestRefused(
                 f"interface {interface.name}: network {network} overlaps with {address.address} on {address.link}; choose another vmNetworkCIDR"
             )
-    return network
+    return str(wanted)
 
 
 def decide(request: NetworkRequest, interface: InterfaceRequest, facts: Facts) -> Binding:

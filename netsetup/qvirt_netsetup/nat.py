@@ -17,7 +17,7 @@ from qvirt_netsetup.desired import Absent, Desired, DesiredLink
 from qvirt_netsetup.errors import RequestRefused
 from qvirt_netsetup.observed import SCOPE_LINK, Address, Observed, default_route
 from qvirt_netsetup.request import InterfaceRequest, NetworkRequest
-from qvirt_netsetup.state import Nic, State
+from qvirt_netsetup.tenancy import Nic, State
 
 BRIDGE: Final = "qvirt0"
 TABLE: Final = "qvirt"

@@ -6,11 +6,14 @@ Numbers are those of Linux' include/uapi/linux/netfilter/nf_tables.h and linux/n
 from __future__ import annotations
 
 import ipaddress
-import socket
 import struct
-from typing import Literal
+from typing import Final, Literal
 
 from qvirt_crds.model import Model
+
+#: Linux, include/linux/socket.h; importing the socket module would cost this one its purity.
+AF_INET: Final = 2
+AF_INET6: Final = 10
 
 Family = Literal["inet", "ip", "ip6", "bridge"]
 Hook = Literal["prerouting", "input", "forward", "output", "postrouting"]
@@ -132,7 +135,7 @@ def ether_source(mac: str) -> Steps:
 
 def family(address: str) -> Steps:
     """The packet is of the family of `address`; for tables of family inet."""
-    number = socket.AF_INET6 if ":" in address else socket.AF_INET
+    number = AF_INET6 if ":" in address else AF_INET
     return (Meta(key="nfproto"), Compare(value=bytes([number])))
 
 

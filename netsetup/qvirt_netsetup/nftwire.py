@@ -6,11 +6,12 @@ What was loaded lies in register 1 all the time. Enumerations are given as numbe
 from __future__ import annotations
 
 import ipaddress
-import socket
 import sys
 from typing import Final, assert_never
 
 from qvirt_netsetup.nft import (
+    AF_INET,
+    AF_INET6,
     Chain,
     Compare,
     Count,
@@ -66,12 +67,12 @@ def _mask(mask: bytes) -> Attributes:
 
 def _translate(step: Translate) -> list[Attributes]:
     address = ipaddress.ip_address(step.address)
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    family = AF_INET6 if address.version == 6 else AF_INET
     load = _expression("immediate", ("DREG", _REGISTER), ("DATA", _value(address.packed)))
     nat = _expression(
         "nat",
         ("TYPE", 0 if step.which == "source" else 1),
-        ("FAMILY", int(family)),
+        ("FAMILY", family),
         ("REG_ADDR_MIN", _REGISTER),
     )
     return [load, nat]

@@ -12,7 +12,6 @@ from qvirt_netsetup import ipam, nft
 from qvirt_netsetup.errors import InterfaceMissing
 from qvirt_netsetup.observed import Link, Observed, default_route
 from qvirt_netsetup.request import InterfaceRequest
-from qvirt_netsetup.tap import NAME_MAX
 
 _HASHED = re.compile(r"pod([0-9a-f]{11})")
 _HOLDERS = ("dummy", "ifb")
@@ -35,7 +34,7 @@ def names(link: str) -> Names:
         return Names("k6t-eth0", "tap0", "eth0-nic", table)
     hashed = _HASHED.fullmatch(link)
     short = hashed[1] if hashed else ipam.digest("pod", link)[:11]
-    plain = link if not hashed and len(link) + 4 <= NAME_MAX else short
+    plain = link if not hashed and len(link) + 4 <= ipam.NAME_MAX else short
     return Names(f"k6t-{plain}", f"tap{short}", f"{plain}-nic", table)
 
 

@@ -25,7 +25,8 @@ from qvirt_netsetup.request import (
     NetworkReply,
     NetworkRequest,
 )
-from qvirt_netsetup.state import Nic, State, Store, Tenant, is_alive, owner_of
+from qvirt_netsetup.state import Store, is_alive, owner_of
+from qvirt_netsetup.tenancy import Nic, State, Tenant
 
 
 class Outcome(Model, frozen=True, kw_only=True):
@@ -108,22 +109,29 @@ class Service:
                 cleaned.append(tenant.label)
         return tuple(cleaned), warnings
 
-    async def down(self, request: NetworkRequest) -> None:
-        """Undo what this VM got; nothing to do is fine.
+    async def down(self, request: NetworkRequest, owner_pid: int) -> tuple[str, ...]:
+        """Undo what this VM got; nothing to do is fine. Returns warnings.
+
+        What a living process other than `owner_pid` set up is not touched: a supervisor that was refused because the VM runs
+        already takes nothing away from the one that runs it.
 
         :raises NetworkError: the first of what failed. The rest was undone, and calling again tries again.
         """
         for tenant in self._state.tenants:
-            if tenant.is_of(request):
-                failures = await self.release(tenant)
-                if failures:
-                    raise failures[0]
+            if not tenant.is_of(request):
+                continue
+            if tenant.owner.pid != owner_pid and is_alive(tenant.owner):
+                return (f"network of {tenant.label}: left to process {tenant.owner.pid}",)
+            failures = await self.release(tenant)
+            if failures:
+                raise failures[0]
+        return ()
 
     async def _admit(self, request: NetworkRequest, owner_pid: int) -> None:
         for tenant in self._state.tenants:
             if not tenant.is_of(request):
                 continue
-            if tenant.owner.pid != owner_pid:
+            if tenant.owner.pid != owner_pid and is_alive(tenant.owner):
                 raise RequestRefused(
                     f"VM {tenant.label}: runs already, under process {tenant.owner.pid}; stop it first (qvirt stop {tenant.name})"
                 )
@@ -310,20 +318,21 @@ def _machine_id() -> str:
 async def serve(request: NetworkRequest, owner_pid: int) -> Outcome:
     """Do what the request says, in the calling thread's namespace.
 
-    :param owner_pid: the owner unless the request names one.
+    :param owner_pid: the owner, unless the request names one.
     :raises NetworkError: with object, cause and remedy; nothing is left behind.
     """
     store = Store(request.state_dir)
     async with store.locked(), Kernel() as kernel:
         service = Service(kernel, store)
+        owner = request.owner_pid or owner_pid
         match request.verb:
             case "up":
-                return await service.up(request, request.owner_pid or owner_pid)
+                return await service.up(request, owner)
             case "down":
-                await service.down(request)
-                return Outcome(reply=NetworkReply(warnings=tuple(kernel.warnings)))
+                warnings = await service.down(request, owner)
+                return Outcome(reply=NetworkReply(warnings=warnings))
             case "clean":
-                cleaned, warnings = await service.clean()
-                return Outcome(reply=NetworkReply(cleaned=cleaned, warnings=tuple(warnings)))
+                cleaned, failed = await service.clean()
+                return Outcome(reply=NetworkReply(cleaned=cleaned, warnings=tuple(failed)))
             case _:
                 assert_never(request.verb)

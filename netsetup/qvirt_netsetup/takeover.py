@@ -19,7 +19,7 @@ from qvirt_netsetup.desired import Absent, Desired, DesiredLink
 from qvirt_netsetup.errors import RequestRefused
 from qvirt_netsetup.observed import PROTOCOL_KERNEL, Address, Observed, Route, is_v6
 from qvirt_netsetup.request import InterfaceRequest, NetworkRequest
-from qvirt_netsetup.state import Nic, Original
+from qvirt_netsetup.tenancy import Nic, Original
 
 _ARP_IGNORE: Final = "net/ipv4/conf/all/arp_ignore"
 SETTINGS: Final = (_ARP_IGNORE,)

@@ -22,8 +22,6 @@ _IFF_MULTI_QUEUE = 0x0100
 _IFF_NO_PI = 0x1000
 #: Worth a factor of four in throughput: checksums and segmentation are left to whoever needs them.
 _IFF_VNET_HDR = 0x4000
-#: Linux, IFNAMSIZ without the final zero.
-NAME_MAX = 15
 
 
 def _open(name: str) -> int:

@@ -64,6 +64,30 @@ class Space:
         """Run a shell command inside."""
         return await run("ip", "netns", "exec", self.name, "sh", "-ec", command, check=check)
 
+    @contextlib.asynccontextmanager
+    async def running(self, *argv: str) -> AsyncIterator[int]:
+        """A program that runs inside for as long as the block; yields its process number."""
+        process = await asyncio.create_subprocess_exec(
+            *("ip", "netns", "exec", self.name, *argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            yield process.pid
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    async def eventually(self, command: str, *, seconds: float = 15.0) -> str:
+        """Run a command until it succeeds; its last failure fails the test."""
+        until = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < until:
+            with contextlib.suppress(AssertionError):
+                return await self(command)
+            await asyncio.sleep(0.1)
+        return await self(command)
+
     async def snapshot(self) -> str:
         """Links (MAC, MTU, state), addresses, routes and filters, without what changes by itself."""
         return await self(
