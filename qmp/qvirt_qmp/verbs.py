@@ -26,7 +26,7 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 #: Devices that take nothing from the host but what is already open in this QEMU (a drive, a netdev, memory, an iothread).
-_DEVICES: Final = re.compile(
+DEVICES: Final = re.compile(
     r"""
     virtio-(blk|scsi|net|balloon|rng|mem|keyboard|mouse|tablet|serial)-pci(-non-transitional|-transitional)? |
     usb-(kbd|mouse|tablet|hub|storage|net) | scsi-(hd|cd) | ide-(hd|cd) | e1000e? | rtl8139 | vmxnet3 |
@@ -44,7 +44,7 @@ _SECRETS: Final = re.compile(r"(raw)?data|.*(pass|secret|key|token).*")
 
 def _no_device_of_the_host(arguments: Mapping[str, object]) -> str | None:
     driver = arguments.get("driver")
-    if not isinstance(driver, str) or _DEVICES.fullmatch(driver) is None:
+    if not isinstance(driver, str) or DEVICES.fullmatch(driver) is None:
         return f"device {driver!r} may use things of the host"
     return outside_reference(arguments)
 

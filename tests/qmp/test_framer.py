@@ -40,7 +40,10 @@ def test_any_split_of_any_values_gives_these_values(
     assert not framer.inside
 
 
-@given(st.lists(st.dictionaries(st.text(), JSON)), st.lists(st.integers(min_value=0)))
+@given(
+    st.lists(st.dictionaries(st.text(), JSON, max_size=3), max_size=4),
+    st.lists(st.integers(min_value=0)),
+)
 def test_objects_need_nothing_between_them(
     objects: list[dict[str, object]], cuts: list[int]
 ) -> None:
