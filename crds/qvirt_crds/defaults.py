@@ -65,7 +65,7 @@ def _with_domain_defaults(domain: Domain, new_uuid: Callable[[], str]) -> Domain
         domain,
         machine=Machine(type=(domain.machine and domain.machine.type) or MACHINE_TYPE),
         resources=resources,
-        memory=_with_guest_memory(domain.memory or Memory(), resources),
+        memory=_with_guest_memory(domain.memory, resources),
         cpu=_with_topology(domain.cpu or Cpu(), resources),
         firmware=firmware if firmware.uuid else replace(firmware, uuid=new_uuid()),
         clock=clock,
@@ -80,10 +80,11 @@ def _with_requests(resources: Resources) -> Resources:
     return replace(resources, requests={**resources.requests, "cpu": limit})
 
 
-def _with_guest_memory(memory: Memory, resources: Resources) -> Memory:
-    if memory.guest is not None:
+def _with_guest_memory(memory: Memory | None, resources: Resources) -> Memory | None:
+    if memory is not None and memory.guest is not None:
         return memory
-    return replace(memory, guest=_requested_memory(memory.hugepages, resources))
+    guest = _requested_memory(memory.hugepages if memory else None, resources)
+    return memory if guest is None else replace(memory or Memory(), guest=guest)
 
 
 def _requested_memory(hugepages: Hugepages | None, resources: Resources) -> Quantity | None:

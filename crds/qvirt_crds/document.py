@@ -180,7 +180,7 @@ class _Builder:
         try:
             match kind:
                 case "str":
-                    return str(node.value)
+                    return _with_pairs_joined(str(node.value))
                 case "null":
                     return None
                 case "bool":
@@ -193,6 +193,13 @@ class _Builder:
                     raise self.error(node, f"the tag {node.tag} has no place in a manifest")
         except (ValueError, KeyError, OverflowError) as error:
             raise self.error(node, f"{node.value[:40]!r} is not a value of type {kind}") from error
+
+
+def _with_pairs_joined(text: str) -> str:
+    """JSON writers escape a character beyond 16 bits as two surrogates; YAML has no such rule, so PyYAML keeps both."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, source: str) -> str:

@@ -29,7 +29,13 @@ class SecretMount(Model, frozen=True, kw_only=True):
 def holder_command(volume: str) -> list[str]:
     """What runs in the sidecar of a containerDisk; names the volume, so that the launcher finds its process."""
     # A shell's exec would need a shell in the image: busybox's `env` leaves the mark in the process's own arguments.
-    return [HOLDER_PROGRAM, "sh", "-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait; done", _HOLDER_MARK + volume]
+    return [
+        HOLDER_PROGRAM,
+        "sh",
+        "-c",
+        "trap 'exit 0' TERM; while :; do sleep 3600 & wait; done",
+        _HOLDER_MARK + volume,
+    ]
 
 
 def held_volume(cmdline: tuple[str, ...]) -> str | None:
