@@ -337,7 +337,7 @@ def _cause(error: BaseException) -> str:
         return "no such socket; is it running?"
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens on the socket; is it running?"
-    if isinstance(error, EOFError):
+    if isinstance(error, (EOFError, ConnectionResetError, BrokenPipeError)):
         return "the peer hung up"
     if isinstance(error, OSError):
         return error.strerror or str(error)

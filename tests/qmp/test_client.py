@@ -23,6 +23,7 @@ from qvirt_qmp.errors import (
     QmpError,
 )
 from qvirt_qmp.framer import Framer
+from qvirt_qmp.sockets import close_all, receive
 
 GREETING = {"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": ["oob"]}}
 
@@ -405,22 +406,16 @@ async def test_descriptors_travel_with_their_command_and_no_other() -> None:
     async def play(peer: Peer) -> None:
         framer = Framer()
         while len(got) < 3:
-            data, fds, _, _ = socket.recv_fds(peer.sock, 100_000, 10)
+            data, fds, _ = await receive(peer.sock, 100_000, 10)
             for frame in framer.feed(data):
                 assert isinstance(frame, bytes)
                 command = json.loads(frame)
                 got[command["execute"]] = [os.readlink(f"/proc/self/fd/{fd}") for fd in fds]
                 await peer.say({"return": {}, "id": command["id"]})
-            for fd in fds:
-                os.close(fd)
-
-    async def readable(peer: Peer) -> None:
-        peer.sock.setblocking(True)
-        peer.sock.settimeout(5)
-        await asyncio.to_thread(lambda: asyncio.run(play(peer)))
+            close_all(fds)
 
     with open("/dev/null") as null, open("/dev/zero") as zero:
-        async with session(readable) as monitor:
+        async with session(play) as monitor:
             await monitor.execute("none")
             await monitor.execute("both", fds=[null.fileno(), zero.fileno()])
             await monitor.execute("after")
