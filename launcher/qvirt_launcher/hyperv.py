@@ -30,9 +30,28 @@ def flags(domain: Domain, accel: Accel) -> tuple[dict[str, str], tuple[str, ...]
     timer = domain.clock.timer.hyperv if domain.clock and domain.clock.timer else None
     if timer and timer.present is not False:
         found["hv-time"] = "on"
+    found |= _needed(found, domain)
     if accel == "tcg" and found:
         return {}, (f"without KVM there are no Hyper-V enlightenments: {', '.join(found)}",)
     return found, ()
+
+
+def _needed(found: dict[str, str], domain: Domain) -> dict[str, str]:
+    """What QEMU wants beside a feature, beyond what the contract's defaults fill in (they follow KubeVirt's).
+
+    :raise SpecError: the spec denies it.
+    """
+    needed: dict[str, str] = {}
+    timer = domain.clock.timer.hyperv if domain.clock and domain.clock.timer else None
+    if "hv-stimer" in found and "hv-time" not in found:
+        if timer is not None:
+            raise refused("spec.domain.clock.timer.hyperv", "hyperv.synictimer needs this timer")
+        needed["hv-time"] = "on"
+    if "hv-tlbflush-direct" in found and "hv-vapic" not in found:
+        if domain.features and domain.features.hyperv and domain.features.hyperv.vapic:
+            raise refused("spec.domain.features.hyperv.vapic", "hyperv.tlbflush.direct needs it")
+        needed["hv-vapic"] = "on"
+    return needed
 
 
 def _enlightenments(hyperv: FeatureHyperv) -> dict[str, str]:

@@ -188,7 +188,7 @@ def _keep_room(slots: Slots, domain: Domain, free_for_nics: int, memory: int) ->
     """Empty ports at the end for what is plugged in later; more for bigger guests (KubeVirt's topology v3)."""
     if domain.devices.disable_hotplug:
         return
-    used = len(slots.bridges())
+    used = len(slots.bridges()) - free_for_nics
     room = max(16 - used, 6) if memory > 2 * _GIB else max(8 - used, 3)
     slots.keep_free(max(0, room - free_for_nics))
 
