@@ -7,6 +7,7 @@ process that has the descriptor, and can be looked at without being taken). The 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -49,12 +50,15 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     log: str = ""
 
 
+State = Literal["alive", "orphan", "dead"]
+
+
 class Vm(msgspec.Struct, frozen=True, kw_only=True):
     """One VM of this machine. ``state``: its lock is held; its supervisor died and its launcher winds up; both are dead."""
 
     record: Record
     path: Path
-    state: Literal["alive", "orphan", "dead"]
+    state: State
 
 
 def runtime_root() -> Path:
@@ -94,8 +98,8 @@ class RunDir:
     def write(self, record: Record) -> None:
         """Replace the record."""
         content = msgspec.json.encode(record)
-        os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, content, 0)
+        os.ftruncate(self._lock, len(content))
 
     def make(self) -> None:
         """Make the directory itself, for ourselves alone yet: root writes into it before others may."""
@@ -116,6 +120,9 @@ class RunDir:
             return
         _remove_tree(self.path)
         self._note.unlink(missing_ok=True)
+        for folder in (self._note.parent, self._note.parent.parent):
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only if it is empty
         os.close(self._lock)
         self._lock = -1
 
@@ -137,9 +144,7 @@ def claim(
     """
     path, note = _places(root, namespace, name)
     try:
-        _make_root(root)
-        note.parent.mkdir(mode=0o755, exist_ok=True)
-        lock = _lock_note(note, f"{namespace}/{name}", notify)
+        lock = _lock_in(root, note, f"{namespace}/{name}", notify)
         _remove_tree(path)
     except OSError as error:
         raise HostError(f"{path}: {error.strerror}; make room for run directories there") from error
@@ -156,6 +161,16 @@ def list_vms(root: Path) -> list[Vm]:
     return sorted(
         _scan(root), key=lambda vm: (vm.record.namespace, vm.record.name, vm.state == "dead")
     )
+
+
+def state_of(root: Path, namespace: str, name: str) -> State | None:
+    """Whether a VM lives; None: nothing of it is left."""
+    _, note = _places(root, namespace, name)
+    if not note.exists():
+        return None
+    # A record that is being written just now is somebody's who lives.
+    record = _read(note)
+    return "alive" if record is None else _state(note, record)
 
 
 def find(root: Path, namespace: str, name: str) -> Vm:
@@ -214,6 +229,16 @@ def _make_root(root: Path) -> None:
         raise HostError(
             f"{root}: is not a directory of ours alone; remove it, or set XDG_RUNTIME_DIR"
         )
+
+
+def _lock_in(root: Path, note: Path, full: str, notify: Callable[[str], None]) -> int:
+    while True:
+        _make_root(root)
+        try:
+            note.parent.mkdir(mode=0o755, exist_ok=True)
+            return _lock_note(note, full, notify)
+        except FileNotFoundError:
+            continue  # another VM's end removed the empty directories in between
 
 
 def _lock_note(note: Path, full: str, notify: Callable[[str], None]) -> int:
@@ -279,7 +304,7 @@ def _scan(root: Path) -> Iterator[Vm]:
         yield Vm(record=record, path=path, state=_state(note, record))
 
 
-def _state(note: Path, record: Record) -> Literal["alive", "orphan", "dead"]:
+def _state(note: Path, record: Record) -> State:
     try:
         handle = os.open(note, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:

@@ -27,7 +27,7 @@ from qvirt_launcher.cli.manifest import choose_instance, merge, read_manifests
 from qvirt_launcher.cli.status import Status
 from qvirt_launcher.errors import HostError, UsageError
 from qvirt_launcher.images import parse_mapping
-from qvirt_launcher.lifecycle import EXIT_CODES
+from qvirt_launcher.phases import EXIT_CODES
 from qvirt_launcher.rundir import RunDir, cache_root, claim, runtime_root
 from qvirt_launcher.sources import Finder, Given
 from qvirt_launcher.supervisor import Ending, Job, supervise
