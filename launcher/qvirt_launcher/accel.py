@@ -62,7 +62,7 @@ class _Memory(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
 
 
-class _Run(msgspec.Struct, frozen=True, kw_only=True):
+class Run(msgspec.Struct, frozen=True, kw_only=True):
     """What the tiny guest's QEMU did. ``code`` None: it had to be killed."""
 
     code: int | None
@@ -163,7 +163,7 @@ def why_not_openable() -> str:
     return ""
 
 
-def run_guest(qemu: str, accel: tuple[str, ...], deadline: float) -> _Run:
+def run_guest(qemu: str, accel: tuple[str, ...], deadline: float) -> Run:
     """Start the tiny guest and wait for its end.
 
     :raise FileNotFoundError: QEMU is not installed.
@@ -185,7 +185,7 @@ def run_guest(qemu: str, accel: tuple[str, ...], deadline: float) -> _Run:
         os.close(image)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return _Run(code=code, letters=out.decode("ascii", "replace"), stderr=err, cpu_seconds=spent)
+    return Run(code=code, letters=out.decode("ascii", "replace"), stderr=err, cpu_seconds=spent)
 
 
 def _argv(qemu: str, accel: tuple[str, ...], image: int) -> list[str]:
@@ -230,7 +230,7 @@ def _watch(child: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, byte
     return bytes(out), bytes(err), child.wait()
 
 
-def judge(run: _Run, deadline: float) -> Verdict:
+def judge(run: Run, deadline: float) -> Verdict:
     """What a run of the tiny guest says about KVM."""
     if run.code == _GOOD:
         return Verdict(works=True)

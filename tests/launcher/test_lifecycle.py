@@ -106,7 +106,8 @@ INPUTS: list[Input] = [
 
 def live(*inputs: Input, state: State | None = None) -> tuple[State, list[Effect]]:
     """The state after a life so far, and all effects in order."""
-    state, effects = state or State(), []
+    state = state or State()
+    effects: list[Effect] = []
     for one in inputs:
         state, more = step(state, one)
         effects += more
