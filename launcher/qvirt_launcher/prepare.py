@@ -93,6 +93,8 @@ def _size(path: str, write: bool) -> int:
         handle = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             mode = os.fstat(handle).st_mode
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError
             if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
                 raise PrepareError(f"{path} is neither a file nor a block device")
             return os.lseek(handle, 0, os.SEEK_END)
