@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import sys
-from typing import Final
+import tempfile
+from typing import IO, Final
 
 import msgspec
 
@@ -30,47 +30,46 @@ async def call(
     :raises SetupFailed: the child didn't answer.
     """
     ours, theirs = socket.socketpair()
-    with ours, theirs:
+    # A file and not a pipe, so that nobody need read it while the conversation goes on.
+    with ours, theirs, tempfile.TemporaryFile() as stderr:
+        # -P: no module of the working directory, which may be anybody's, is ever imported with our rights.
         child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "qvirt_netsetup",
-            "--fd",
-            str(theirs.fileno()),
+            *(sys.executable, "-P", "-m", "qvirt_netsetup", "--fd", str(theirs.fileno())),
             pass_fds=(theirs.fileno(),),
             stdin=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=stderr,
             # A terminal's Ctrl-C is for the supervisor; half a set-up helps nobody.
             start_new_session=True,
         )
         theirs.close()
         try:
             async with asyncio.timeout(deadline):
-                return await _converse(request, ours, child)
+                document, fds = await _converse(request, ours)
         except TimeoutError as error:
             raise SetupFailed(f"network set-up: no answer within {deadline:.0f} s") from error
         finally:
+            # It has answered, or nobody waits for its answer any more.
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
+        return _decode(document, stderr), fds
 
 
-async def _converse(
-    request: NetworkRequest, sock: socket.socket, child: asyncio.subprocess.Process
-) -> tuple[NetworkReply, tuple[int, ...]]:
-    assert child.stderr is not None
-    with contextlib.suppress(BrokenPipeError):  # its stderr says why
-        await asyncio.to_thread(wire.send, sock, msgspec.json.encode(request))
-    receiving = asyncio.to_thread(wire.receive, sock)
-    (document, fds), stderr = await asyncio.gather(receiving, child.stderr.read())
-    await child.wait()
+async def _converse(request: NetworkRequest, sock: socket.socket) -> tuple[bytes, tuple[int, ...]]:
+    sock.setblocking(False)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its stderr says why
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(sock, msgspec.json.encode(request))
+        sock.shutdown(socket.SHUT_WR)
+    return await wire.receive_soon(sock)
+
+
+def _decode(document: bytes, stderr: IO[bytes]) -> NetworkReply:
     try:
-        reply = msgspec.json.decode(document, type=NetworkReply)
+        return msgspec.json.decode(document, type=NetworkReply)
     except msgspec.DecodeError as error:
-        for fd in fds:
-            os.close(fd)
-        tail = stderr.decode(errors="replace").strip().splitlines()[-3:]
+        stderr.seek(0)
+        tail = stderr.read().decode(errors="replace").strip().splitlines()[-3:]
         raise SetupFailed(
-            f"network set-up: the helper ended with code {child.returncode} and no answer; its last words: {' / '.join(tail) or 'none'}"
+            f"network set-up: the helper gave no answer; its last words: {' / '.join(tail) or 'none'}"
         ) from error
-    return reply, fds

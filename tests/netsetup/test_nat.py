@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -185,6 +186,9 @@ async def test_two_guests_and_several_queues(
     assert told["hostname"] == "vm2"
     assert {event.mac for event in two.events} == {second.attachments[0].mac}
     await two.space(f"ping -c1 -W2 {address}")
+    # The second guest's questions went no further than the bridge.
+    rules = await host("nft list table bridge qvirt")
+    assert re.search(r"udp dport 67 counter packets [1-9]", rules)
 
     one.stop()
     for fd in fds:

@@ -164,3 +164,86 @@ async def test_no_interface(make_space: MakeSpace, make_network: MakeNetwork) ->
     assert reply.error is not None
     assert reply.error.reason == "InterfaceMissing"
     assert "default" in reply.error.message
+
+
+async def test_two_interfaces(
+    make_space: MakeSpace, make_network: MakeNetwork, make_guest: MakeGuest
+) -> None:
+    """The pod network behind NAT, and a second one, as Multus names it, taken over. IPv6 by announcement."""
+    node, pod = await bridged_pod(make_space)
+    second = "pod16477688c0e"
+    await wire(node, pod, names=("extra", second), mtu=9000)
+    await node("ip addr add 10.77.0.1/24 dev extra; ip addr add fe80::77 dev extra nodad")
+    await node("ip addr add fd77::1/64 dev extra nodad; ip addr add 2001:db8::1/128 dev lo")
+    await pod(f"ip addr add 10.77.0.9/24 dev {second}; ip addr add fd77::9/64 dev {second} nodad")
+    await pod(
+        f"ip route add 10.66.0.0/16 via 10.77.0.1; ip -6 route add 2001:db8::/32 via fe80::77 dev {second}"
+    )
+    await pod(f"ip -6 route add default via fe80::77 dev {second} metric 2048")
+    before = await pod.snapshot()
+    both = (
+        InterfaceRequest(name="default", mode="masquerade"),
+        InterfaceRequest(name="extra", mode="takeover", link=second, queues=2),
+    )
+    network = make_network(pod)
+    reply, fds = await network.up(request(interfaces=both))
+    default, extra = reply.attachments
+    assert extra.mtu == 9000
+    assert extra.lease is not None
+    assert extra.lease.routes[0].destination == "10.66.0.0/16"
+    assert extra.lease.gateway6 == "fe80::77"
+    links = await pod("ls /sys/class/net")
+    assert {"k6t-eth0", "tap0", "k6t-16477688c0e", "tap16477688c0e", second} <= set(links.split())
+
+    one = await make_guest(default, fds)
+    assert (await one.lease())["ip"] == "10.0.2.2"
+    await one.space("ping -c1 -W2 10.88.0.1")
+
+    one.stop()
+    network.close()
+    assert (await network.call("down", request())).error is None
+    assert await pod.snapshot() == before
+
+
+async def test_ipv6_through_a_link_local_router(
+    make_space: MakeSpace, make_network: MakeNetwork, make_guest: MakeGuest
+) -> None:
+    node, pod = await make_space("node"), await make_space("pod")
+    await wire(node, pod)
+    await node("ip addr add fe80::77/64 dev eth0 nodad; ip addr add fd55::1/128 dev lo")
+    await node("ip -6 route add fd44::9/128 dev eth0; sysctl -qw net.ipv6.conf.all.forwarding=1")
+    await pod(
+        "ip addr add fd44::9/128 dev eth0 nodad; ip -6 route add default via fe80::77 dev eth0"
+    )
+    reply, fds = await make_network(pod).up(request())
+    (attachment,) = reply.attachments
+    assert not reply.warnings
+    guest = await make_guest(attachment, fds)
+    await guest.space("ip addr add fd44::9/128 dev eth0 nodad")
+    await guest.space.eventually("ip -6 route | grep -q 'default via fe80::77'")
+    await guest.space.eventually("ping -c1 -W1 fd55::1")
+    await node("ping -c1 -W2 fd44::9")
+
+
+async def test_leftovers_of_a_killed_owner(
+    make_space: MakeSpace, make_network: MakeNetwork
+) -> None:
+    _, pod = await bridged_pod(make_space)
+    before = await pod.snapshot()
+    network = make_network(pod)
+    async with pod.running("sleep", "600") as owner:
+        await network.up(request(owner_pid=owner))
+    reply = await network.call("clean", request())
+    assert reply.cleaned == ("shop/vm1",)
+    assert await pod.snapshot() == before
+
+
+async def test_two_interfaces_want_the_same(
+    make_space: MakeSpace, make_network: MakeNetwork
+) -> None:
+    _, pod = await bridged_pod(make_space)
+    both = tuple(InterfaceRequest(name=name, mode="takeover") for name in ("one", "two"))
+    reply = await make_network(pod).call("up", request(interfaces=both))
+    assert reply.error is not None
+    assert "two" in reply.error.message
+    assert "eth0" in reply.error.message
