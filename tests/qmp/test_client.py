@@ -420,3 +420,57 @@ async def test_descriptors_travel_with_their_command_and_no_other() -> None:
             await monitor.execute("both", fds=[null.fileno(), zero.fileno()])
             await monitor.execute("after")
     assert got == {"none": [], "both": ["/dev/null", "/dev/zero"], "after": []}
+
+
+class Reader:
+    """A peer that reads only when told, and notes which command each descriptor came with."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.got: list[tuple[object, list[str]]] = []
+
+    async def play(self, peer: Peer) -> None:
+        await self.go.wait()
+        framer = Framer(limit=10 << 20)
+        while not self.got or self.got[-1][0] != "last":
+            data, fds, _ = await receive(peer.sock, 1 << 20, 10)
+            for frame in framer.feed(data):
+                assert isinstance(frame, bytes)
+                command = json.loads(frame)
+                self.got.append((command["execute"], []))
+                await peer.say({"return": {}, "id": command["id"]})
+            # The kernel ends a read behind the piece that they came with; ours is a whole command.
+            assert not fds or not framer.inside
+            for fd in fds:
+                self.got[-1][1].append(os.readlink(f"/proc/self/fd/{fd}"))
+            close_all(fds)
+
+
+# Around what a socket holds: some of these leave a remainder that is too small to make the writer wait.
+@pytest.mark.parametrize("size", [*range(150_000, 300_000, 25_000), 3_000_000])
+async def test_descriptors_wait_until_what_is_before_them_has_gone(size: int) -> None:
+    reader = Reader()
+    with open("/dev/null") as null:
+        async with session(reader.play) as monitor:
+            big = asyncio.create_task(monitor.execute("big", {"data": "x" * size}))
+            files = asyncio.create_task(monitor.execute("files", fds=[null.fileno()]))
+            last = asyncio.create_task(monitor.execute("last"))
+            await asyncio.sleep(0.02)
+            reader.go.set()
+            await asyncio.gather(big, files, last)
+    assert reader.got == [("big", []), ("files", ["/dev/null"]), ("last", [])]
+
+
+async def test_descriptors_of_a_command_that_was_given_up_are_not_sent_later() -> None:
+    """Their numbers may mean other files by then."""
+    reader = Reader()
+    async with session(reader.play) as monitor:
+        big = asyncio.create_task(monitor.execute("big", {"data": "x" * 3_000_000}))
+        await asyncio.sleep(0)
+        with open("/dev/null") as null, pytest.raises(CommandTimeout):
+            await monitor.execute("files", fds=[null.fileno()], deadline=0.02)
+        with open("/dev/zero"):
+            reader.go.set()
+            await big
+            await monitor.execute("last")
+    assert reader.got == [("big", []), ("last", [])]

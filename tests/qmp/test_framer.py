@@ -105,6 +105,14 @@ def test_a_line_ends_a_forgotten_string() -> None:
     ]
 
 
+def test_an_escape_hides_neither_the_end_of_a_line_nor_a_reset() -> None:
+    assert Framer().feed(b'{"a\\\n{"b": 1}') == [
+        Malformed("a string is not closed at the end of its line"),
+        b'{"b": 1}',
+    ]
+    assert Framer().feed(b'{"a\\\xff{"b": 1}') == [b'{"b": 1}']
+
+
 @pytest.mark.parametrize("junk", [b"GET / HTTP/1.1\r\n", b"}", b"]]] ", b"null\n", b"\x00\x01\n"])
 def test_junk_is_handed_on_and_left_behind(junk: bytes) -> None:
     framer = Framer()

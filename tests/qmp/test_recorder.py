@@ -90,6 +90,13 @@ def test_the_ring_never_outgrows_its_bound(said: list[tuple[str, object]], bound
     assert numbers == list(range(2 * len(said) - len(entries) + 1, 2 * len(said) + 1))
 
 
+def test_the_bound_is_of_bytes_not_of_characters() -> None:
+    flight = recorder(20_000)
+    for _ in range(50):
+        flight.error("c", "x", "😀" * 1000)
+    assert 1 <= len(flight.entries()) <= 4
+
+
 SECRET = "s3cr3t-value"
 
 
