@@ -223,6 +223,7 @@ async def test_clients_of_a_frozen_qemu_are_answered_in_time(
         assert {type(each) for each in answers} == {CommandFailed}
         assert "no answer within 0.1 s" in str(answers[0])
         process.send_signal(signal.SIGCONT)
+        monkeypatch.undo()
         assert await clients[0].execute("query-name", deadline=5) == {}
         await asyncio.gather(*(each.aclose() for each in clients))
         process.kill()

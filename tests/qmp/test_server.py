@@ -319,12 +319,12 @@ async def test_one_client_too_many_is_told_so_and_room_comes_back() -> None:
 
 
 async def test_a_client_that_does_not_negotiate_is_cut_off() -> None:
-    async with serving(Stage(), limits=Limits(negotiation=0.02)) as server:
+    async with serving(Stage(), limits=Limits(negotiation=0.25)) as server:
         silent = await Raw.join(server, negotiate=False)
         assert await silent.line() is None
         silent.close()
         fine = await Raw.join(server)
-        await asyncio.sleep(0.04)
+        await asyncio.sleep(0.3)
         assert await fine.ask({"execute": "nothing"}) == {"return": {}}
         fine.close()
 
