@@ -75,11 +75,13 @@ async def test_guest_has_the_pods_address_and_the_pod_gets_it_back(
     await guest.space("ping -c3 -i0.2 -W2 10.88.0.1")
     # Duplicate address detection passes although the node reflects the guest's own solicitation.
     await guest.space(
-        "sysctl -qw net.ipv6.conf.eth0.enhanced_dad=0; ip addr add fd88::5/64 dev eth0"
+        "sysctl -qw net.ipv6.conf.all.enhanced_dad=0 net.ipv6.conf.eth0.enhanced_dad=0; ip addr add fd88::5/64 dev eth0"
     )
     await guest.space("sleep 2.5; ! ip -6 addr show dev eth0 | grep -E 'tentative|dadfailed'")
     await node("ping -c1 -W2 fd88::5")
     assert POD_MAC in await node("ip neigh show 10.88.0.5")
+    # Where the bridge family is missing, this alone keeps the guest's MAC from being learned on the wrong port.
+    assert "learning off" in await pod("bridge -d link show dev eth0-nic")
     # What the CNI plugin looks for when the pod is deleted is still there under its name.
     assert "10.88.0.5/24" in await pod("ip addr show dev eth0")
     assert POD_MAC in await pod("ip link show dev eth0")
