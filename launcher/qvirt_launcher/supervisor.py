@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -21,7 +22,7 @@ import msgspec
 from qvirt_crds.names import CONTROL_SOCKET
 from qvirt_crds.report import AccelChoice, KernelFiles, LocalVolume, SyncArguments, VmReport
 from qvirt_crds.vm import VirtualMachineInstance
-from qvirt_launcher import native, uplink
+from qvirt_launcher import native, process, uplink
 from qvirt_launcher.account import Account
 from qvirt_launcher.errors import HostError
 from qvirt_launcher.rundir import Record, RunDir, start_time
@@ -105,6 +106,8 @@ async def supervise(job: Job, held: RunDir, watcher: Watcher) -> Ending:
 
     :raise QvirtError: it could not be started; nothing is left behind but the run directory, which the caller removes.
     """
+    # Not by a thread for each child: see _passing_threads.
+    process.watch_children_by_pidfd()
     signals = _Signals(job, watcher)
     with signals.caught():
         try:
@@ -117,9 +120,10 @@ async def supervise(job: Job, held: RunDir, watcher: Watcher) -> Ending:
 
 async def _run(job: Job, held: RunDir, watcher: Watcher, signals: _Signals) -> Ending:
     async with contextlib.AsyncExitStack() as stack:
-        attached = await stack.enter_async_context(
-            uplink.attached(job.uplink, job.vmi, job.state_dir, job.account, watcher.note)
-        )
+        with _passing_threads():
+            attached = await stack.enter_async_context(
+                uplink.attached(job.uplink, job.vmi, job.state_dir, job.account, watcher.note)
+            )
         launcher = await stack.enter_async_context(_launcher(job, held))
         _record(job, held, launcher.pid)
         monitor = await _connect(job, held, launcher)
@@ -139,6 +143,23 @@ async def _run(job: Job, held: RunDir, watcher: Watcher, signals: _Signals) -> E
             interrupted=signals.count > 0 and report.end_reason is None,
             tail=_tail(job.log),
         )
+
+
+@contextlib.contextmanager
+def _passing_threads() -> Iterator[None]:
+    """Threads that are started inside (`asyncio.to_thread`) have ended afterwards.
+
+    PR_SET_PDEATHSIG goes by thread, and a child is handed from thread to thread as a killed process's threads die one by
+    one: with three of them the launcher would get three SIGTERMs, of which the second means "hurry".
+    """
+    loop = asyncio.get_running_loop()
+    executor = ThreadPoolExecutor()
+    loop.set_default_executor(executor)
+    try:
+        yield
+    finally:
+        executor.shutdown()
+        loop.set_default_executor(ThreadPoolExecutor())
 
 
 class _Signals:
@@ -248,7 +269,7 @@ async def _launcher(job: Job, held: RunDir) -> AsyncIterator[asyncio.subprocess.
     log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         held.hand_over(job.account)
-        process = await asyncio.create_subprocess_exec(
+        child = await asyncio.create_subprocess_exec(
             *_launcher_argv(job, held),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
@@ -261,12 +282,12 @@ async def _launcher(job: Job, held: RunDir) -> AsyncIterator[asyncio.subprocess.
     finally:
         os.close(log)
     try:
-        yield process
+        yield child
     finally:
         # It has ended by now, unless something went wrong on the way; QEMU dies with it.
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        if child.returncode is None:
+            child.kill()
+        await child.wait()
 
 
 def _launcher_argv(job: Job, held: RunDir) -> list[str]:
@@ -347,9 +368,9 @@ async def _sync(job: Job, monitor: Monitor, attached: uplink.Attached) -> None:
             os.close(fd)
 
 
-def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+def _send(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        process.send_signal(number)
+        child.send_signal(number)
 
 
 def _tail(log: Path) -> str:
