@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
@@ -120,5 +121,6 @@ def _leads_to(line: str, gone: frozenset[str]) -> bool:
     """A rule of a chain that stays, which jumps to one that goes."""
     if not line.startswith("-A"):
         return False
-    target = re.search(r" -[jg] (\S+)", line)
-    return target is not None and target[1] in gone and line.split()[1] not in gone
+    words = shlex.split(line)  # a comment is one word, whatever is in it
+    targets = {words[at + 1] for at, word in enumerate(words[:-1]) if word in ("-j", "-g")}
+    return bool(targets & gone) and words[1] not in gone

@@ -193,10 +193,9 @@ def _controller_manager(site: Site) -> Component:
         f"--root-ca-file={layout.certificate('ca')}",
         f"--cluster-signing-cert-file={layout.certificate('ca')}",
         f"--cluster-signing-key-file={layout.key('ca')}",
-        "--allocate-node-cidrs",
-        f"--cluster-cidr={places.POD_CIDR}",
-        f"--service-cluster-ip-range={places.SERVICE_CIDR}",
-        f"--flex-volume-plugin-dir={layout.kubelet_root}/volume-plugins",
+        # No --allocate-node-cidrs: that controller sleeps 10 s before it looks at the first node, and the
+        # others wait for it; `up` gives the one node its network itself.
+        f"--flex-volume-plugin-dir={places.KUBELET_ROOT}/volume-plugins",
     )
     health = Health(url=f"https://127.0.0.1:{port}/healthz")
     return Component("kube-controller-manager", argv, health)
@@ -215,7 +214,7 @@ def _kubelet(site: Site) -> Component:
         site.binaries.path("kubelet"),
         f"--config={layout.config}/kubelet.json",
         f"--kubeconfig={layout.kubeconfig('kubelet')}",
-        f"--root-dir={layout.kubelet_root}",
+        f"--root-dir={places.KUBELET_ROOT}",
         f"--cert-dir={layout.pki}",
         f"--hostname-override={site.host.node}",
         *_runtime_flags(layout, site.binaries.version),
@@ -237,12 +236,16 @@ def _proxy(site: Site) -> Component:
         site.binaries.path("kube-proxy"),
         f"--kubeconfig={site.layout.kubeconfig('kube-proxy')}",
         f"--hostname-override={site.host.node}",
+        # Else it asks for the node's address, which is not registered yet, and waits longer each time.
+        f"--bind-address={site.host.address}",
         "--proxy-mode=iptables",
         f"--cluster-cidr={places.POD_CIDR}",
         f"--healthz-bind-address=127.0.0.1:{places.PROXY_HEALTH_PORT}",
         f"--metrics-bind-address=127.0.0.1:{places.PROXY_METRICS_PORT}",
-        # The size of the connection table is the machine's business (0: leave as it is).
+        # Size and times of the connection table are the machine's business (0: leave as they are).
         "--conntrack-max-per-core=0",
+        "--conntrack-tcp-timeout-established=0",
+        "--conntrack-tcp-timeout-close-wait=0",
         "--oom-score-adj=0",
     )
     # /livez is not in old ones, and /healthz needs the API server to have answered once: what we want.

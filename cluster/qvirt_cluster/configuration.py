@@ -13,6 +13,7 @@ from qvirt_cluster.layout import (
     CNI_NETWORK,
     KUBELET_HEALTH_PORT,
     KUBELET_PORT,
+    KUBELET_ROOT,
     NODE_POD_CIDR,
     PAUSE_IMAGE,
     REGISTRY_PORT,
@@ -149,11 +150,14 @@ def kubelet(layout: Layout, host: Host, version: Version) -> str:
         # Collection of images is off: the pause image can't be pulled again.
         "imageGCHighThresholdPercent": 100,
         "serializeImagePulls": False,
+        # Looks at itself often, so that it is Ready soon; reports only what changed (its lease shows that it lives).
+        "nodeStatusUpdateFrequency": "1s",
+        "nodeStatusReportFrequency": "5m",
         "maxOpenFiles": host.open_files,
         "oomScoreAdj": 0,
         "clusterDomain": "cluster.local",
         "resolvConf": "/etc/resolv.conf",
-        "volumePluginDir": str(layout.kubelet_root / "volume-plugins"),
+        "volumePluginDir": str(KUBELET_ROOT / "volume-plugins"),
     }
     if version.runtime_endpoint_in_file:
         document["containerRuntimeEndpoint"] = f"unix://{layout.containerd_socket}"

@@ -34,8 +34,7 @@ def down(layout: Layout) -> None:
         _end_processes(layout)
         if ours and claim is not None:
             _clean_machine(claim)
-        leftovers.detach_loops(layout.state)
-        left = leftovers.unmount_all(layout.state)
+        left = leftovers.remove_kubelet_root(layout) + leftovers.unmount_all(layout.state)
         if left:
             # Deleting would go through a mount into what belongs to somebody else.
             raise NotRemoved(tuple(f"mount {point}" for point in left))

@@ -25,7 +25,7 @@ class UsageError(ClusterError):
 
 
 class MissingPackages(ClusterError):
-    """:param packages: names of Debian packages, in the order of packages.txt."""
+    """:param packages: names of Debian packages."""
 
     def __init__(self, packages: tuple[str, ...]) -> None:
         self.packages = packages

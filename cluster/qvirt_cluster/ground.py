@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from qvirt_cluster import leftovers
 from qvirt_cluster.commands import run
 from qvirt_cluster.components import Site
 from qvirt_cluster.configuration import configuration_files
 from qvirt_cluster.errors import UsageError
-from qvirt_cluster.layout import STATE_PATH_LIMIT, WIRED_PLACES, Layout
-from qvirt_cluster.leftovers import mounts
+from qvirt_cluster.layout import KUBELET_ROOT, STATE_PATH_LIMIT, WIRED_LINKS, Layout
 from qvirt_cluster.processes import boot_id
 
 
@@ -34,16 +33,16 @@ def prepare(site: Site) -> None:
     :raise UsageError: another Kubernetes has left files at a place that is wired in.
     """
     layout = site.layout
-    for folder in (layout.logs, layout.run, layout.config, layout.kubelet_root):
+    for folder in (layout.logs, layout.run, layout.config, layout.kubelet):
         folder.mkdir(parents=True, exist_ok=True)
     for path, text in configuration_files(layout, site.host, site.binaries).items():
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
     _forget_other_boot(layout)
-    for place, target in WIRED_PLACES.items():
-        _lead(Path(place), layout.state / target)
-    _share_mounts(layout.kubelet_root)
+    for place, target in WIRED_LINKS.items():
+        _lead(place, layout.state / target)
+    _mount_kubelet_root(layout)
 
 
 def make_state_directory(layout: Layout) -> None:
@@ -83,14 +82,19 @@ def _lead(place: Path, target: Path) -> None:
     place.symlink_to(target)
 
 
-def _share_mounts(folder: Path) -> None:
-    """Let mounts that a pod makes below kubelet's directory be seen by others (mountPropagation).
+def _mount_kubelet_root(layout: Layout) -> None:
+    """Show the state directory's folder at kubelet's place.
 
-    systemd shares every mount; without it / is private, and pods that ask for Bidirectional don't start.
+    Shared: mounts that a pod makes below are seen by others (mountPropagation: Bidirectional). systemd
+    shares every mount, but without it / is private, and such pods would not start.
     """
-    if folder in mounts(folder):
+    if leftovers.has_kubelet_root(layout):
         return
-    found = json.loads(run("findmnt", "--json", "-o", "PROPAGATION", "--target", folder))
-    if "shared" not in found["filesystems"][0]["propagation"]:
-        run("mount", "--bind", folder, folder)
-        run("mount", "--make-rshared", folder)
+    KUBELET_ROOT.mkdir(parents=True, exist_ok=True)
+    if any(KUBELET_ROOT.iterdir()):
+        raise UsageError(
+            f"{KUBELET_ROOT} is not empty: another Kubernetes uses this machine, "
+            f"or has left it behind; move it away"
+        )
+    run("mount", "--bind", layout.kubelet, KUBELET_ROOT)
+    run("mount", "--make-rshared", KUBELET_ROOT)

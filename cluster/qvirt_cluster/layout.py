@@ -41,12 +41,14 @@ SCHEDULER_PORT: Final = 10259
 CHAIN_PREFIXES: Final = ("KUBE-", "CNI-")
 PAUSE_IMAGE: Final = "localhost/qvirt-cluster/pause:1"
 
-#: Places outside of the state directory that Kubernetes has wired in -> where they lead.
-#: (device plugins: DevicePluginPath in k8s.io/kubelet; logs: pkg/kubelet/kubelet.go)
-WIRED_PLACES: Final[Mapping[str, str]] = {
-    "/var/lib/kubelet": "kubelet",
-    "/var/log/pods": "pod-logs",
-    "/var/log/containers": "container-logs",
+#: kubelet's root, a bind mount of the state directory's `kubelet`. Its device plugins' folder is wired in
+#: (DevicePluginPath in k8s.io/kubelet); a symbolic link is not enough, containerd looks for the shared mount
+#: of a Bidirectional volume by name.
+KUBELET_ROOT: Final = Path("/var/lib/kubelet")
+#: Other places that are wired in (pkg/kubelet/kubelet.go), links -> what they lead to in the state directory.
+WIRED_LINKS: Final[Mapping[Path, str]] = {
+    Path("/var/log/pods"): "pod-logs",
+    Path("/var/log/containers"): "container-logs",
 }
 
 #: A socket's path has at most 107 bytes (sun_path), and ours are up to 40 bytes below the state directory.
@@ -57,8 +59,8 @@ STATE_PATH_LIMIT: Final = 64
 class Layout:
     """The files of one cluster.
 
-    :param state: absolute path of the state directory; all of the cluster is below it but `CLAIM`, `LOCK`
-        and links at `WIRED_PLACES`.
+    :param state: absolute path of the state directory; all of the cluster is below it but `CLAIM`, `LOCK`,
+        and the ways to it at `KUBELET_ROOT` and `WIRED_LINKS`.
     """
 
     state: Path
@@ -86,7 +88,8 @@ class Layout:
         return self.state / "config"
 
     @property
-    def kubelet_root(self) -> Path:
+    def kubelet(self) -> Path:
+        """What is seen at `KUBELET_ROOT`."""
         return self.state / "kubelet"
 
     @property

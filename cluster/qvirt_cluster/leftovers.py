@@ -16,7 +16,7 @@ from typing import Final
 
 from qvirt_cluster.commands import run
 from qvirt_cluster.errors import CommandFailed
-from qvirt_cluster.layout import BRIDGE, CNI_NETWORK, WIRED_PLACES, Layout
+from qvirt_cluster.layout import BRIDGE, KUBELET_ROOT, WIRED_LINKS, Layout
 
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _CNI_RESULTS: Final = Path("/var/lib/cni/results")
@@ -45,6 +45,25 @@ def unmount_all(below: Path) -> tuple[Path, ...]:
             with suppress(CommandFailed):  # seen by the caller
                 run("umount", "--lazy", point, deadline=20)
     return mounts(below)
+
+
+def has_kubelet_root(layout: Layout) -> bool:
+    """Whether kubelet's root is this cluster's folder."""
+    try:
+        return KUBELET_ROOT.samefile(layout.kubelet)
+    except FileNotFoundError:
+        return False
+
+
+def remove_kubelet_root(layout: Layout) -> tuple[Path, ...]:
+    """Unmount it with all the volumes below, if it is this cluster's; gives what is still mounted."""
+    left: tuple[Path, ...] = ()
+    if has_kubelet_root(layout):
+        detach_loops(KUBELET_ROOT)
+        left = unmount_all(KUBELET_ROOT)
+    with suppress(OSError):  # it was never there, or is somebody else's
+        KUBELET_ROOT.rmdir()
+    return left
 
 
 def detach_loops(below: Path) -> None:
@@ -119,16 +138,21 @@ def shim_sockets(layout: Layout) -> tuple[Path, ...]:
     return tuple(path for path in found if path.parent == _SHIM_SOCKETS)
 
 
+def cni_results(layout: Layout) -> tuple[Path, ...]:
+    """What libcni noted about our pods: each file names the pod's network namespace, which is ours."""
+    ours = f'"{layout.containerd}/run/'.encode()
+    return tuple(path for path in _CNI_RESULTS.glob("*") if ours in path.read_bytes())
+
+
 def remove_outside_files(layout: Layout) -> None:
     """Remove what is outside of the state directory: links that lead to it, sockets, CNI's results."""
     for path in shim_sockets(layout):
         path.unlink(missing_ok=True)
-    for path in _CNI_RESULTS.glob(f"{CNI_NETWORK}-*"):
+    for path in cni_results(layout):
         path.unlink(missing_ok=True)
     for folder in (_SHIM_SOCKETS, _SHIM_SOCKETS.parent, _CNI_RESULTS, _CNI_RESULTS.parent):
         with suppress(OSError):  # somebody else's too
             folder.rmdir()
-    for place, target in WIRED_PLACES.items():
-        path = Path(place)
-        if path.is_symlink() and path.readlink() == layout.state / target:
-            path.unlink()
+    for place, target in WIRED_LINKS.items():
+        if place.is_symlink() and place.readlink() == layout.state / target:
+            place.unlink()

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,10 @@ from qvirt_cluster.layout import MARK, Layout
 
 _PROC: Final = Path("/proc")
 _TICK: Final = 0.05
+#: Children of this program. Kept, because subprocess collects one that nobody refers to, and its status is lost.
+_started: Final[dict[int, subprocess.Popen[bytes]]] = {}
+#: No proxies: the components talk among themselves.
+_ENVIRONMENT: Final = {"PATH": SEARCH_PATH, "HOME": "/root", "LANG": "C.UTF-8"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def start(layout: Layout, name: str, argv: tuple[str, ...]) -> Record:
     log = layout.log(name)
     if log.exists():
         log.replace(log.with_suffix(".previous.log"))
-    environment = {"PATH": SEARCH_PATH, "HOME": "/root", "LANG": "C.UTF-8", MARK: str(layout.state)}
+    environment = {**_ENVIRONMENT, MARK: str(layout.state)}
     with log.open("ab") as output:
         process = subprocess.Popen(
             argv,
@@ -95,6 +99,7 @@ def start(layout: Layout, name: str, argv: tuple[str, ...]) -> Record:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    _started[process.pid] = process
     # It is our child: at worst a zombie now, so its number is still its own.
     stat = (_PROC / str(process.pid) / "stat").read_text().rpartition(")")[2].split()
     record = Record(process.pid, int(stat[19]), boot_id(), digest(argv))
@@ -102,6 +107,12 @@ def start(layout: Layout, name: str, argv: tuple[str, ...]) -> Record:
     partial.write_text(json.dumps(asdict(record)))
     partial.rename(layout.run / f"{name}.json")
     return record
+
+
+def exit_status(pid: int) -> int | None:
+    """How one that this program has started ended (negative: by that signal); None if not known, or it runs."""
+    process = _started.get(pid)
+    return process.poll() if process is not None else None
 
 
 def stop(record: Record, grace: float) -> None:
@@ -164,15 +175,3 @@ def _environment(pid: int) -> bytes:
         return (_PROC / str(pid) / "environ").read_bytes()
     except OSError:  # ended meanwhile, or a kernel thread
         return b""
-
-
-def reap() -> Mapping[int, int]:
-    """Collect ended children: their exit statuses (negative: a signal) by process number."""
-    ended: dict[int, int] = {}
-    with suppress(ChildProcessError):
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                break
-            ended[pid] = os.waitstatus_to_exitcode(status)
-    return ended

@@ -53,9 +53,9 @@ def require(packages: Mapping[str, str], besides: Iterable[Path] = ()) -> None:
     :raise MissingPackages: some are not; names all of them at once.
     """
     folders = tuple(besides)
-    missing = tuple(package for package, proof in packages.items() if not _is_there(proof, folders))
+    missing = [package for package, proof in packages.items() if not _is_there(proof, folders)]
     if missing:
-        raise MissingPackages(missing)
+        raise MissingPackages(tuple(missing))
 
 
 def _is_there(proof: str, folders: tuple[Path, ...]) -> bool:

@@ -20,7 +20,7 @@ from qvirt_cluster.kubeconfig import write_kubeconfigs
 from qvirt_cluster.layout import LOCK, Layout
 from qvirt_cluster.locks import held
 from qvirt_cluster.pause import ensure_pause_image
-from qvirt_cluster.probes import default_account, node_condition, sickness
+from qvirt_cluster.probes import default_account, give_pod_network, node_condition, sickness
 from qvirt_cluster.progress import say
 from qvirt_cluster.site import load_site, save_site
 
@@ -77,11 +77,12 @@ def _start_all(site: Site) -> None:
                 say(f"{name} is healthy ({time.monotonic() - begin:.1f} s)")
         if "containerd" in wave:
             ensure_pause_image(site)
-    kubelet = known["kubelet"]
-    _await(site, kubelet, lambda: node_condition(site.layout, site.host.node), _NODE_DEADLINE)
+    layout, node, kubelet = site.layout, site.host.node, known["kubelet"]
+    _await(site, kubelet, partial(give_pod_network, layout, node), _NODE_DEADLINE)
+    _await(site, kubelet, partial(node_condition, layout, node), _NODE_DEADLINE)
     manager = known["kube-controller-manager"]
-    _await(site, manager, lambda: default_account(site.layout), _NODE_DEADLINE)
-    say(f"node {site.host.node} is Ready ({time.monotonic() - begin:.1f} s)")
+    _await(site, manager, partial(default_account, layout), _NODE_DEADLINE)
+    say(f"node {node} is Ready ({time.monotonic() - begin:.1f} s)")
 
 
 def _ensure_running(layout: Layout, component: Component) -> bool:
@@ -128,7 +129,7 @@ def _await(
         record = processes.recorded(layout, name)
         now = time.monotonic()
         if record is None or not record.alive:
-            status = processes.reap().get(record.pid) if record is not None else None
+            status = processes.exit_status(record.pid) if record is not None else None
             how = f"ended with status {status}" if status is not None else "is not running"
             raise _failed(layout, name, how)
         if now > end:
