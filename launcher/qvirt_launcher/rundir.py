@@ -193,12 +193,13 @@ def find(root: Path, namespace: str, name: str) -> Vm:
 
 
 def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot (proc(5), stat); 0 if there is no such process."""
+    """When a process started, in clock ticks since boot (proc(5), stat); 0 if there is none, or a zombie."""
     try:
-        content = Path(f"/proc/{pid}/stat").read_text()
+        content = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return 0
-    return int(content.rpartition(")")[2].split()[19])
+    fields = content.rpartition(")")[2].split()
+    return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 def _alive(pid: int, started: int) -> bool:

@@ -56,33 +56,53 @@ class Store:
 
     @contextlib.asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
-        """Hold the lock; one set-up at a time.
+        """Hold the lock, which is the directory itself; one set-up at a time. An empty directory is removed at the end.
 
         :raises StateUnreadable: somebody else holds it for too long.
         :raises NotPermitted: the directory can't be made or written.
         """
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fd = os.open(self._directory / "net.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise NotPermitted(
-                f"{error.filename or self._directory}: {error.strerror}; choose another directory, or start as root"
-            ) from error
-        try:
-            await self._wait(fd)
-            yield
-        finally:
-            os.close(fd)
-
-    async def _wait(self, fd: int) -> None:
         until = time.monotonic() + _LOCK_SECONDS
+        while True:
+            fd = self._open()
+            try:
+                await self._wait(fd, until)
+                if not self._is_current(fd):
+                    continue  # its last holder removed it
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(OSError):
+                        self._directory.rmdir()
+                return
+            finally:
+                os.close(fd)
+
+    def _open(self) -> int:
+        while True:
+            try:
+                self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+                return os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # removed in between
+            except OSError as error:
+                raise NotPermitted(
+                    f"{error.filename or self._directory}: {error.strerror}; choose another directory, or start as root"
+                ) from error
+
+    def _is_current(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), self._directory.stat())
+        except FileNotFoundError:
+            return False
+
+    async def _wait(self, fd: int, until: float) -> None:
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 if time.monotonic() > until:
                     raise StateUnreadable(
-                        f"{self._directory}/net.lock: held by another process for {_LOCK_SECONDS:.0f} s; see who: fuser {self._directory}/net.lock"
+                        f"{self._directory}: locked by another process for {_LOCK_SECONDS:.0f} s; see who: fuser {self._directory}"
                     ) from error
                 await asyncio.sleep(_LOCK_POLL)
             else:
