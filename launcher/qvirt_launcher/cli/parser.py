@@ -207,7 +207,11 @@ def _behaviour(parser: Parser) -> None:
         help="stop the guest and fail if it has not come so far (default 180)",
     )
     group.add_argument(
-        "--log", metavar="FILE", default="", help="with --detach: append messages there"
+        "--log",
+        metavar="FILE",
+        default="",
+        help="append the launcher's messages there, instead of to qvirt.log in the run directory, which"
+        " goes away with the VM",
     )
 
 
