@@ -14,6 +14,7 @@ from qvirt_cluster.errors import MissingPackages
 
 #: Debian's own Go, whichever other one is first on the PATH: it is the one that the package builds with.
 GO_DIRECTORY: Final = Path("/usr/lib/go/bin")
+REFLECT2_SOURCE: Final = Path("/usr/share/gocode/src/github.com/modern-go/reflect2")
 CNI_DIRECTORY: Final = Path("/usr/lib/cni")
 
 #: Package -> program (or absolute file) that shows it is there.
@@ -39,6 +40,7 @@ RUN: Final[Mapping[str, str]] = {
 }
 BUILD: Final[Mapping[str, str]] = {
     "dpkg-dev": "dpkg-source",
+    "golang-github-modern-go-reflect2-dev": str(REFLECT2_SOURCE / "unsafe_map.go"),
     "golang-go": str(GO_DIRECTORY / "go"),
     "jq": "jq",
     "make": "make",
