@@ -7,7 +7,6 @@ effects that wait become tasks of one group, so that a bug in any of them ends t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import os
@@ -274,8 +273,12 @@ class Launcher:
         sockets = (names.SERIAL_SOCKET, names.VNC_SOCKET, names.AGENT_SOCKET)
         left = [os.path.join(self._place.run_dir, name) for name in sockets]
         for path in (*left, *(self._ready.made if self._ready else ())):
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 os.unlink(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                _log.warning("%s is left behind: %s", path, error.strerror)
         if self._place.owns_disk_dir:
             shutil.rmtree(self._place.disk_dir, ignore_errors=True)
 

@@ -84,21 +84,29 @@ class Preparer:
                 raise PrepareError(answer.message)
 
     def abandon(self) -> None:
-        """Kill the worker; an `ask` under way fails."""
-        with contextlib.suppress(ProcessLookupError):
+        """End the worker; an `ask` under way fails."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        # One that has not given up its privileges yet can't be killed by us any more; it ends with its socket then.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             self._process.send_signal(signal.SIGKILL)
 
     async def aclose(self) -> None:
-        """See the worker out: it ends when its socket does, and is killed if not."""
+        """See the worker out: it ends when its socket does, and is killed if not. At the latest it dies with us."""
         self._sock.close()
+        for _ in range(2):
+            if await self._exit_code() is not None:
+                self._children.forget(self._process.pid)
+                return
+            self.abandon()
+
+    async def _exit_code(self) -> int | None:
+        """None: it is still there after a while."""
         try:
             async with asyncio.timeout(_EXIT_SECONDS):
-                await self._process.wait()
+                return await self._process.wait()
         except TimeoutError:
-            self.abandon()
-            await self._process.wait()
-        finally:
-            self._children.forget(self._process.pid)
+            return None
 
     async def _exchange(self, request: Request) -> Answer:
         loop = asyncio.get_running_loop()
@@ -116,8 +124,9 @@ class Preparer:
         return answer
 
     async def _death(self) -> str:
-        async with asyncio.timeout(_EXIT_SECONDS):
-            code = await self._process.wait()
+        code = await self._exit_code()
+        if code is None:
+            return "the worker that prepares disks hung up and does not end; its log has the cause"
         if code == -signal.SIGKILL:
             return "the worker that prepares disks was killed; is the machine or the pod out of memory?"
         return f"the worker that prepares disks ended with code {code} and no answer; its log has the cause"
