@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 from qvirt_crds.model import Model
@@ -10,10 +11,17 @@ from qvirt_crds.volumes import CloudInit, PersistentVolumeClaim, Volume
 RUN_DIR: Final = "/var/run/qvirt"
 
 HOLDER_DIR: Final = "/qvirt-holder"
-HOLDER_PROGRAM: Final = f"{HOLDER_DIR}/hold"
-#: A static busybox in the launcher's image.
-HOLDER_SOURCE: Final = "/usr/lib/qvirt/hold"
+#: busybox goes by the name it is called by: under another one it finds no applet.
+HOLDER_PROGRAM: Final = f"{HOLDER_DIR}/busybox"
+#: A static busybox in the launcher's image; ``busybox cp`` puts it into the pod's volume.
+HOLDER_SOURCE: Final = "/usr/lib/qvirt/busybox"
 _HOLDER_MARK: Final = "QVIRT_VOLUME="
+#: Stands in a holder's mark for the image of ``firmware.kernelBoot``; no volume can have a name with a blank.
+KERNEL_BOOT: Final = "kernel boot"
+KERNEL_BOOT_DIR: Final = "/var/run/kubevirt-kernel-boot"
+
+#: Where QEMU finds the file system of the guest's huge pages.
+HUGEPAGES_DIR: Final = "/dev/hugepages"
 
 _PRIVATE: Final = "/var/run/kubevirt-private"
 
@@ -26,16 +34,23 @@ class SecretMount(Model, frozen=True, kw_only=True):
     path: str
 
 
+def label(text: str) -> str:
+    """The text, or 54 characters of it and a hash where it is longer than a label may be (KubeVirt's rule)."""
+    if len(text) <= 63:
+        return text
+    return f"{text[:54]}-{hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:8]}"
+
+
 def holder_command(volume: str) -> list[str]:
-    """What runs in the sidecar of a containerDisk; names the volume, so that the launcher finds its process."""
-    # A shell's exec would need a shell in the image: busybox's `env` leaves the mark in the process's own arguments.
-    return [
-        HOLDER_PROGRAM,
-        "sh",
-        "-c",
-        "trap 'exit 0' TERM; while :; do sleep 3600 & wait; done",
-        _HOLDER_MARK + volume,
-    ]
+    """What runs in the sidecar of a containerDisk; names the volume, so that the launcher finds its process.
+
+    The disk's image has no program of its own to rely on. On SIGTERM the holder ends with status 0, so that a pod
+    whose guest has ended well is Succeeded.
+    """
+    sleep = f"{HOLDER_PROGRAM} sleep 3600 & wait $!"
+    # Should `sleep` not start, the loop ends instead of spinning.
+    script = f"trap 'kill $!; exit 0' TERM; while {sleep}; do :; done; exit 1"
+    return [HOLDER_PROGRAM, "sh", "-c", script, _HOLDER_MARK + volume]
 
 
 def held_volume(cmdline: tuple[str, ...]) -> str | None:
