@@ -23,6 +23,10 @@ KERNEL_BOOT_DIR: Final = "/var/run/kubevirt-kernel-boot"
 #: Where QEMU finds the file system of the guest's huge pages.
 HUGEPAGES_DIR: Final = "/dev/hugepages"
 
+#: Ends of the names of cloud-init Secrets' volumes.
+USER_DATA: Final = "-udata"
+NETWORK_DATA: Final = "-ndata"
+
 _PRIVATE: Final = "/var/run/kubevirt-private"
 
 
@@ -87,12 +91,12 @@ def secrets_of(volume: Volume) -> tuple[SecretMount, ...]:
     source: CloudInit | None = volume.cloud_init_no_cloud or volume.cloud_init_config_drive
     if source is None:
         return ()
-    named = (("udata", source.secret_ref), ("ndata", source.network_data_secret_ref))
+    named = ((USER_DATA, source.secret_ref), (NETWORK_DATA, source.network_data_secret_ref))
     return tuple(
         SecretMount(
-            pod_volume=f"{volume.name}-{suffix}",
+            pod_volume=f"{volume.name}{suffix}",
             secret=reference.name,
-            path=f"{_PRIVATE}/secret/{volume.name}-{suffix}",
+            path=f"{_PRIVATE}/secret/{volume.name}{suffix}",
         )
         for suffix, reference in named
         if reference is not None

@@ -31,6 +31,8 @@ class Request(Model, frozen=True, kw_only=True):
     volumes: tuple[LocalVolume, ...] = ()
     kernel: KernelFiles | None = None
     accel: AccelChoice = "auto"
+    #: In a pod the volumes are looked for where the kubelet put them (`podvolumes`); what came with vm-sync isn't used.
+    pod: bool = False
     #: Where QEMU makes its sockets.
     run_dir: str
     #: Where images are made that vanish with the guest.

@@ -65,6 +65,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     owns_disk_dir: bool = False
     name: str = ""
     namespace: str = ""
+    #: Whether the kubelet made it: volumes are found here, and sidecars are to end with the guest.
+    pod: bool = False
 
 
 class Launcher:
@@ -222,6 +224,7 @@ class Launcher:
             volumes=self._sync.volumes,
             kernel=self._sync.kernel,
             accel=self._sync.accel,
+            pod=self._place.pod,
             run_dir=self._place.run_dir,
             disk_dir=self._place.disk_dir,
         )

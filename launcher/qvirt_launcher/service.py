@@ -16,6 +16,7 @@ from qvirt_launcher import privileges, process
 from qvirt_launcher.console import Console
 from qvirt_launcher.control import Control
 from qvirt_launcher.errors import HostError
+from qvirt_launcher.holders import end_holders
 from qvirt_launcher.inputs import Signalled
 from qvirt_launcher.launcher import Launcher, Place
 from qvirt_launcher.phases import exit_code
@@ -55,6 +56,9 @@ def run(arguments: Sequence[str], signals: Sequence[int], early: Sequence[int]) 
     except Exception:  # noqa: BLE001  the last door: a bug gets a traceback in the log and an exit code
         _log.exception("this is a bug")
         return _EXIT_BUG
+    finally:
+        if options.pod:
+            end_holders()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,6 +92,11 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         metavar="NAME|UID[:GID]",
         help=f"as root: whom to become (default: {names.RUNTIME_UID})",
+    )
+    add(
+        "--pod",
+        action="store_true",
+        help="in a pod: find the volumes where the kubelet mounted them, end the sidecars with the guest",
     )
     add("--namespace", default="default", help="the VM's, for the log until vm-sync says it")
     add("--name", default="", help="the VM's, for the log until vm-sync says it")
@@ -144,6 +153,7 @@ def _place(options: argparse.Namespace) -> Place:
         owns_disk_dir=_make(disk_dir),
         name=options.name,
         namespace=options.namespace,
+        pod=options.pod,
     )
 
 

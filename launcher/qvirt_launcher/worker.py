@@ -14,9 +14,10 @@ import sys
 from typing import Final, NoReturn
 
 import msgspec
+from msgspec.structs import replace
 
 from qvirt_crds.errors import QvirtError
-from qvirt_launcher import accel, host, privileges
+from qvirt_launcher import accel, host, podvolumes, privileges
 from qvirt_launcher.disks import plan_disks
 from qvirt_launcher.facts import QEMU_BINARY
 from qvirt_launcher.job import REQUESTS, Answer, Birth, NotReady, QmpCommand, Ready, Request
@@ -52,6 +53,9 @@ def prepare(request: Request, memory: int | None) -> Ready:
     :raise QvirtError: it can't be made; the message is for the user.
     """
     accelerator, why = accel.choose(request.accel, lambda: accel.try_kvm_once(QEMU_BINARY, memory))
+    if request.pod:
+        found = podvolumes.find(request.vmi, request.disk_dir)
+        request = replace(request, volumes=found.volumes, kernel=found.kernel)
     plan = carry_out(plan_disks(request.vmi, request.volumes, request.disk_dir))
     facts = host.gather_host_facts(
         request.vmi,
