@@ -20,9 +20,6 @@ _HOLDER_MARK: Final = "QVIRT_VOLUME="
 KERNEL_BOOT: Final = "kernel boot"
 KERNEL_BOOT_DIR: Final = "/var/run/kubevirt-kernel-boot"
 
-#: Where QEMU finds the file system of the guest's huge pages.
-HUGEPAGES_DIR: Final = "/dev/hugepages"
-
 #: Ends of the names of cloud-init Secrets' volumes.
 USER_DATA: Final = "-udata"
 NETWORK_DATA: Final = "-ndata"

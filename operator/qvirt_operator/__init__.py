@@ -1,0 +1,1 @@
+"""virt-controller: VirtualMachine -> VirtualMachineInstance -> launcher pod. The only one that creates pods."""

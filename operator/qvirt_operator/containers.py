@@ -1,0 +1,159 @@
+"""The containers of a launcher pod and what they mount (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from qvirt_crds import pod_layout
+from qvirt_crds.domain import KernelBootContainer
+from qvirt_crds.errors import Cause, SpecError
+from qvirt_crds.meta import JsonObject
+from qvirt_crds.names import RUNTIME_UID
+from qvirt_crds.vm import VirtualMachineInstance, VirtualMachineInstanceSpec
+from qvirt_operator import resources
+from qvirt_operator.settings import Settings
+
+Object = dict[str, Any]
+
+#: PodSecurity `restricted` and a bit more.
+RESTRICTED: Final[Object] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "privileged": False,
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "runAsUser": RUNTIME_UID,
+    "runAsGroup": RUNTIME_UID,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+#: The guest boots before it can answer (KubeVirt's addition to every probe).
+_PROBE_DELAY: Final = 10
+
+
+class Image:
+    """An OCI image that holds files for the guest: a containerDisk's, or the one of kernelBoot."""
+
+    def __init__(self, mark: str, container: str, image: str, policy: str, secret: str) -> None:
+        self.mark = mark
+        self.container = container
+        self.image = image
+        self.policy = policy or "IfNotPresent"
+        self.secret = secret
+
+
+def images(spec: VirtualMachineInstanceSpec) -> tuple[Image, ...]:
+    """All images of a spec that hold files for the guest."""
+    found = [
+        Image(
+            volume.name,
+            pod_layout.label(f"volume{volume.name}"),
+            volume.container_disk.image,
+            volume.container_disk.image_pull_policy,
+            volume.container_disk.image_pull_secret,
+        )
+        for volume in spec.volumes
+        if volume.container_disk is not None
+    ]
+    kernel = kernel_image(spec)
+    if kernel is not None:
+        image = Image(
+            pod_layout.KERNEL_BOOT,
+            "kernel-boot",
+            kernel.image,
+            kernel.image_pull_policy,
+            kernel.image_pull_secret,
+        )
+        found.append(image)
+    return tuple(found)
+
+
+def kernel_image(spec: VirtualMachineInstanceSpec) -> KernelBootContainer | None:
+    """The image that the guest's kernel comes from, if it is booted directly."""
+    firmware = spec.domain.firmware
+    return firmware.kernel_boot.container if firmware and firmware.kernel_boot else None
+
+
+def compute(vmi: VirtualMachineInstance, settings: Settings, mounts: list[Object]) -> Object:
+    """The container with launcher and QEMU.
+
+    :param mounts: of the spec's volumes; those with a ``devicePath`` are block devices.
+    """
+    spec = vmi.spec
+    container: Object = {
+        "name": "compute",
+        "image": settings.launcher_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": [
+            "virt-launcher",
+            "--pod",
+            *("--run-dir", pod_layout.RUN_DIR),
+            *("--namespace", vmi.metadata.namespace),
+            *("--name", vmi.metadata.name),
+        ],
+        "securityContext": RESTRICTED,
+        "resources": resources.requirements(spec, kvm=not settings.use_emulation),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [mount for mount in mounts if "mountPath" in mount],
+    }
+    if devices := [mount for mount in mounts if "devicePath" in mount]:
+        container["volumeDevices"] = devices
+    ports = [
+        {"containerPort": port.port, "protocol": port.protocol or "TCP"}
+        | ({"name": port.name} if port.name else {})
+        for interface in spec.domain.devices.interfaces
+        for port in interface.ports
+    ]
+    if ports:
+        container["ports"] = ports
+    return container | dict(_probes(spec))
+
+
+def injector(settings: Settings, mount: Object, wanted: resources.Requirements) -> Object:
+    """Puts a static program into an empty volume, as a disk's image has nothing that could run."""
+    return {
+        "name": "container-disk-holder",
+        "image": settings.launcher_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": [
+            pod_layout.HOLDER_SOURCE,
+            *("cp", pod_layout.HOLDER_SOURCE, pod_layout.HOLDER_PROGRAM),
+        ],
+        "securityContext": RESTRICTED,
+        "resources": wanted,
+        "volumeMounts": [mount],
+    }
+
+
+def holder(image: Image, mount: Object, wanted: resources.Requirements) -> Object:
+    """Keeps an image's files reachable through its process's root, for as long as the pod lives."""
+    return {
+        "name": image.container,
+        "image": image.image,
+        "imagePullPolicy": image.policy,
+        "command": pod_layout.holder_command(image.mark),
+        "securityContext": RESTRICTED,
+        "resources": wanted,
+        "volumeMounts": [mount | {"readOnly": True}],
+    }
+
+
+def _probes(spec: VirtualMachineInstanceSpec) -> Iterator[tuple[str, JsonObject]]:
+    """The kubelet's own probes reach the guest at the pod's address; those inside of the guest need an agent's client.
+
+    :raise SpecError: a probe that runs inside of the guest.
+    """
+    for name, probe in (
+        ("livenessProbe", spec.liveness_probe),
+        ("readinessProbe", spec.readiness_probe),
+    ):
+        if probe is None:
+            continue
+        inside = next((kind for kind in ("exec", "guestAgentPing") if kind in probe), None)
+        if inside is not None:
+            message = (
+                "qvirt does not implement probes inside of the guest yet; use httpGet or tcpSocket"
+            )
+            raise SpecError((Cause(path=f"spec.{name}.{inside}", message=message),))
+        delay = probe.get("initialDelaySeconds", 0)
+        yield name, probe | {"initialDelaySeconds": delay + _PROBE_DELAY}

@@ -1,0 +1,100 @@
+"""What a launcher pod asks of its node beyond the guest's RAM.
+
+The overhead is a sum of parts: the launcher with its DHCP responder and console, QEMU's own memory, what each vCPU and
+the display add. It only has to be enough; the guest's RAM is the big part.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Final
+
+from qvirt_crds.quantity import parse_bytes, parse_quantity
+from qvirt_crds.vm import VirtualMachineInstanceSpec
+
+_MIB: Final = 2**20
+
+LAUNCHER_BYTES: Final = 24 * _MIB
+QEMU_BYTES: Final = 40 * _MIB
+VCPU_BYTES: Final = 4 * _MIB
+GRAPHICS_BYTES: Final = 20 * _MIB
+#: vCPUs that share one CPU of the node when the user says nothing (KubeVirt's cpuAllocationRatio).
+CPU_ALLOCATION_RATIO: Final = 10
+#: What the device plugin of virt-handler offers.
+KVM: Final = "devices.kubevirt.io/kvm"
+
+Requirements = dict[str, dict[str, str]]
+
+#: Of the containers that only hold a disk's image open.
+_HOLDER_REQUESTS: Final = {"cpu": "1m", "memory": "1M"}
+_HOLDER_LIMITS: Final = {"cpu": "10m", "memory": "40M"}
+
+
+def vcpus(spec: VirtualMachineInstanceSpec) -> int:
+    """Sockets times cores times threads of a defaulted spec."""
+    cpu = spec.domain.cpu
+    return (cpu.sockets or 1) * (cpu.cores or 1) * (cpu.threads or 1) if cpu else 1
+
+
+def overhead(spec: VirtualMachineInstanceSpec) -> int:
+    """Bytes that the pod needs beyond the guest's RAM."""
+    graphics = spec.domain.devices.autoattach_graphics_device is not False
+    return (
+        LAUNCHER_BYTES + QEMU_BYTES + VCPU_BYTES * vcpus(spec) + (GRAPHICS_BYTES if graphics else 0)
+    )
+
+
+def requirements(spec: VirtualMachineInstanceSpec, *, kvm: bool) -> Requirements:
+    """The compute container's ``resources``.
+
+    KubeVirt's rules: what the user says passes, memory grows by the overhead; one that says nothing of the CPU gets a
+    tenth of one for each vCPU.
+    """
+    wanted = spec.domain.resources
+    requests = {key: str(value) for key, value in wanted.requests.items()}
+    limits = {key: str(value) for key, value in wanted.limits.items()}
+    requests["memory"] = str(_memory_request(spec))
+    if "memory" in limits:
+        limits["memory"] = str(parse_bytes(limits["memory"]) + overhead(spec))
+    requests.setdefault("cpu", limits.get("cpu") or _cpu_share(vcpus(spec)))
+    if size := page_size(spec):
+        pages = -(-guest_bytes(spec) // parse_bytes(size))
+        key = f"hugepages-{size}"
+        requests[key] = limits[key] = str(pages * parse_bytes(size))
+    if kvm:
+        limits[KVM] = "1"
+    return {"requests": requests, "limits": limits} if limits else {"requests": requests}
+
+
+def holder_requirements(compute: Requirements) -> Requirements:
+    """``resources`` of the other containers: next to nothing, without costing the pod its QoS class."""
+    requests, limits = compute["requests"], compute.get("limits", {})
+    if all(limits.get(key) == requests[key] for key in ("cpu", "memory")):
+        return {"requests": dict(_HOLDER_LIMITS), "limits": dict(_HOLDER_LIMITS)}
+    return {"requests": dict(_HOLDER_REQUESTS), "limits": dict(_HOLDER_LIMITS)}
+
+
+def guest_bytes(spec: VirtualMachineInstanceSpec) -> int:
+    """RAM that the guest sees."""
+    memory = spec.domain.memory
+    return parse_bytes(memory.guest) if memory and memory.guest is not None else 0
+
+
+def page_size(spec: VirtualMachineInstanceSpec) -> str:
+    """The size of the guest's huge pages, e.g. ``2Mi``; empty: it has ordinary memory."""
+    memory = spec.domain.memory
+    return memory.hugepages.page_size if memory and memory.hugepages else ""
+
+
+def _memory_request(spec: VirtualMachineInstanceSpec) -> int:
+    """Huge pages are asked for as such, so only what is beyond the guest's RAM remains."""
+    wanted = spec.domain.resources
+    given = wanted.requests.get("memory", wanted.limits.get("memory"))
+    asked = guest_bytes(spec) if given is None else parse_bytes(given)
+    if page_size(spec):
+        asked = max(asked - guest_bytes(spec), 0)
+    return asked + (0 if wanted.overcommit_guest_overhead else overhead(spec))
+
+
+def _cpu_share(count: int) -> str:
+    return f"{int(parse_quantity(count) * Fraction(1000, CPU_ALLOCATION_RATIO))}m"
