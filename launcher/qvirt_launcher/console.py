@@ -12,9 +12,9 @@ import contextlib
 import logging
 import os
 import select
-from collections import deque
 from typing import BinaryIO, Final
 
+from qvirt_launcher.ring import Ring
 from qvirt_qmp import sockets
 
 _log = logging.getLogger(__name__)
@@ -30,26 +30,6 @@ _MOST_VIEWERS: Final = 32
 _ATTACH_SECONDS: Final = 5.0
 #: For the guest's last words, and for viewers to take them.
 _GOODBYE_SECONDS: Final = 1.0
-
-
-class Ring:
-    """The last bytes of a stream."""
-
-    def __init__(self, size: int = KEPT) -> None:
-        self._size = size
-        self._chunks: deque[bytes] = deque()
-        self._held = 0
-
-    def add(self, chunk: bytes) -> None:
-        """Keep a chunk, and give up what is too old."""
-        self._chunks.append(chunk)
-        self._held += len(chunk)
-        while self._held - len(self._chunks[0]) >= self._size:
-            self._held -= len(self._chunks.popleft())
-
-    def content(self) -> bytes:
-        """What is kept."""
-        return b"".join(self._chunks)[-self._size :]
 
 
 class Log:
@@ -94,7 +74,7 @@ class Console:
     def __init__(self, path: str, log_path: str = "") -> None:
         self._path = path
         self._log = Log(log_path)
-        self._ring = Ring()
+        self._ring = Ring(KEPT)
         self._viewers: set[asyncio.StreamWriter] = set()
         self._guest: asyncio.StreamWriter | None = None
         self._server: asyncio.Server | None = None

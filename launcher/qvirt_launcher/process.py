@@ -14,12 +14,12 @@ import os
 import resource
 import signal
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from qvirt_launcher import native
 from qvirt_launcher.errors import QemuError
+from qvirt_launcher.ring import Ring
 
 _log = logging.getLogger(__name__)
 
@@ -30,15 +30,65 @@ _CHUNK: Final = 4096
 _DRAIN_SECONDS: Final = 2.0
 
 
+class Words:
+    """What a child says: logged as it comes, the end of it kept. A pipe of our own.
+
+    asyncio's would not do: there a child counts as running until its pipes are closed, by its own children too.
+    """
+
+    def __init__(self) -> None:
+        self._reading, self.writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        self._ring = Ring(STDERR_TAIL)
+        self._ended = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._reading, self._read)
+
+    def tail(self) -> str:
+        """The last 4 KiB, with no control characters in it."""
+        return _printable(self._ring.content()).strip()
+
+    async def finish(self) -> None:
+        """Wait for the end of what is said (2 seconds at most), then hear no more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await self._ended.wait()
+        self.close()
+
+    def close(self) -> None:
+        """Hear no more. Closing twice is fine."""
+        if self._reading >= 0:
+            asyncio.get_running_loop().remove_reader(self._reading)
+            os.close(self._reading)
+            self._reading = -1
+
+    def _read(self) -> None:
+        try:
+            chunk = os.read(self._reading, _CHUNK)
+        except BlockingIOError:
+            return
+        if not chunk:
+            asyncio.get_running_loop().remove_reader(self._reading)
+            self._ended.set()
+            return
+        self._ring.add(chunk)
+        for line in _printable(chunk).splitlines():
+            _log.warning("qemu: %s", line)
+
+
+def _printable(data: bytes) -> str:
+    text = data.decode(errors="replace")
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 class Qemu:
     """A running QEMU. Made by `start`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, forget: Callable[[int], None]) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, words: Words, forget: Callable[[int], None]
+    ) -> None:
         self._process = process
+        self._words = words
         self._forget = forget
-        self._tail: deque[bytes] = deque()
-        self._held = 0
-        self._reader = asyncio.create_task(self._read(), name="qemu's stderr")
 
     @property
     def pid(self) -> int:
@@ -51,40 +101,23 @@ class Qemu:
         return self._process.returncode is None
 
     async def wait(self) -> int:
-        """Its exit code, below zero for a signal; once all that it said has been read (or 2 seconds have passed)."""
-        code = await self._process.wait()
-        self._forget(self._process.pid)
-        await asyncio.wait({self._reader}, timeout=_DRAIN_SECONDS)
-        if not self._reader.done():
-            self._reader.cancel()
-            await asyncio.wait({self._reader})
+        """Its exit code, below zero for a signal; all that it said is in `tail` then."""
+        try:
+            code = await self._process.wait()
+            self._forget(self._process.pid)
+            await self._words.finish()
+        finally:
+            self._words.close()
         return code
 
     def tail(self) -> str:
         """The last 4 KiB of its output."""
-        text = b"".join(self._tail)[-STDERR_TAIL:].decode(errors="replace")
-        return "".join(
-            c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text
-        ).strip()
+        return self._words.tail()
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens when it has exited."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
-
-    async def _read(self) -> None:
-        stream = self._process.stdout
-        assert stream is not None
-        while chunk := await stream.read(_CHUNK):
-            self._keep(chunk)
-            for line in chunk.decode(errors="backslashreplace").splitlines():
-                _log.warning("qemu: %s", line)
-
-    def _keep(self, chunk: bytes) -> None:
-        self._tail.append(chunk)
-        self._held += len(chunk)
-        while self._held - len(self._tail[0]) >= STDERR_TAIL:
-            self._held -= len(self._tail.popleft())
 
 
 class Children:
@@ -154,14 +187,29 @@ async def start(argv: Sequence[str], fds: Mapping[int, int], children: Children)
     finally:
         for number in fds.values():
             os.close(number)
+    words = Words()
+    try:
+        process = await _spawn(argv, numbers, words, children)
+    except BaseException:
+        words.close()
+        raise
+    finally:
+        for number in (words.writing, *numbers):
+            os.close(number)
+    return Qemu(process, words, children.forget)
+
+
+async def _spawn(
+    argv: Sequence[str], fds: Sequence[int], words: Words, children: Children
+) -> asyncio.subprocess.Process:
     try:
         with children.spawning() as started:
             process = await asyncio.create_subprocess_exec(
                 *argv,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                pass_fds=numbers,
+                stdout=words.writing,
+                stderr=words.writing,
+                pass_fds=fds,
                 start_new_session=True,
                 preexec_fn=_as_child(),
             )
@@ -170,10 +218,7 @@ async def start(argv: Sequence[str], fds: Mapping[int, int], children: Children)
         raise QemuError(f"{argv[0]} is not installed: apt install qemu-system-x86") from None
     except (OSError, ValueError) as error:
         raise QemuError(f"{argv[0]} can't be executed: {error}") from error
-    finally:
-        for number in numbers:
-            os.close(number)
-    return Qemu(process, children.forget)
+    return process
 
 
 def _as_child() -> Callable[[], None]:
