@@ -374,7 +374,7 @@ def _completion(commands: _Subparsers[Parser]) -> None:
   qvirt completion zsh > "${fpath[1]}/_qvirt"
   qvirt completion fish > ~/.config/fish/completions/qvirt.fish""",
     )
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="whose script")
 
 
 _COMMANDS: Final[tuple[Callable[[_Subparsers[Parser]], None], ...]] = (
