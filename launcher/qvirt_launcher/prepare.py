@@ -126,8 +126,19 @@ def _observed(backing: Backing) -> Backing:
         backing,
         image=_with_kind(backing.image),
         base=_with_kind(backing.base) if backing.base is not None else None,
-        direct=all(takes_direct(image.path) for image in images),
+        direct=all(takes_direct(image.path) and _is_aligned(image) for image in images),
     )
+
+
+def _is_aligned(image: Image) -> bool:
+    """Whether QEMU could write a raw image's last bytes around the page cache; it refuses a disk where it could not.
+
+    The unit is the file system's (512 or 4096 bytes); tmpfs has had O_DIRECT since Linux 6.6, with pages.
+    """
+    if image.format != "raw":
+        return True
+    with open(image.path, "rb") as file:
+        return file.seek(0, os.SEEK_END) % _SECTOR == 0
 
 
 def _with_kind(image: Image) -> Image:

@@ -155,6 +155,13 @@ def test_direct_io_is_tried(tmp_path: Path) -> None:
     assert not prepare.takes_direct("/proc/self/status")
 
 
+def test_no_direct_io_where_a_raw_image_ends_within_a_page(tmp_path: Path) -> None:
+    """QEMU refuses to start with such a disk on a file system whose unit is larger, like tmpfs."""
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(SECTOR * 9)
+    assert not carry_out(claim_plan(disk)).backings[0].direct
+
+
 @pytest.mark.root
 def test_a_block_device_is_seen(tmp_path: Path) -> None:
     disk = tmp_path / "disk.img"
