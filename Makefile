@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 GUEST  := build/guest
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint unit check-clean setup-run setup-dev guest cloud-guest completion clean
+.PHONY: help demo test lint unit setup-run setup-dev guest cloud-guest kubernetes cluster cluster-down clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -15,7 +15,7 @@ help: ## this list
 demo: setup-run guest ## boot a VM from the seed's manifest, look at it, shut it down (no cluster)
 	@$(BIN)/python scripts/demo.py
 
-test: setup-dev guest ## everything: style, types, layers, units, real QEMU, real network, real guests
+test: setup-dev guest cloud-guest kubernetes ## everything: style, types, layers, real QEMU, networks, guests, the cluster
 	@$(MAKE) --no-print-directory lint
 	@scripts/check-clean before
 	$(BIN)/python -m pytest
@@ -37,6 +37,16 @@ guest: ## the demo guest: a small Linux from Debian's kernel and busybox (build/
 cloud-guest: ## a full Debian cloud image with cloud-init and qemu-guest-agent (build/guest)
 	@scripts/install-packages images/packages.txt
 	@$(PYTHON) images/build.py cloud-guest --output $(GUEST)
+
+kubernetes: ## Kubernetes' programs: from K8S_BIN_DIR, else built once from Debian's source package (about 10 minutes)
+	@scripts/install-packages cluster/packages.txt
+	@$(PYTHON) cluster/cluster.py build
+
+cluster: kubernetes ## a real single-node Kubernetes on this machine
+	@$(PYTHON) cluster/cluster.py up
+
+cluster-down: ## remove the cluster and everything it made
+	@$(PYTHON) cluster/cluster.py down
 
 setup-run: $(VENV)/installed-run
 setup-dev: $(VENV)/installed-dev
