@@ -6,13 +6,14 @@ import argparse
 import fcntl
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 from qvirt_images import oci, stamp
-from qvirt_images.apt import Archive
+from qvirt_images.apt import Archive, Package
 from qvirt_images.errors import BuildError
 from qvirt_images.targets import TARGETS, Target
 from qvirt_images.tools import require
@@ -107,8 +108,7 @@ def _default_cache() -> Path:
 def _build(target: Target, options: argparse.Namespace) -> None:
     output: Path = options.output.resolve()
     recipe = stamp.recipe_hash(target.recipe_files(_ROOT), _ROOT)
-    finished = stamp.read(output, target.name, recipe, target.outputs)
-    if finished is not None and not options.update:
+    if not options.update and stamp.read(output, target.name, recipe, target.outputs):
         print(f"{target.name}: up to date in {output}")
         return
     require(target.tools)
@@ -117,17 +117,36 @@ def _build(target: Target, options: argparse.Namespace) -> None:
     say = _progress(target.name)
     with (options.cache / f"lock-{target.architecture}").open("w") as lock:
         _wait_for(lock, say)
+        # Read again: the build that held the lock may have been this one.
+        finished = stamp.read(output, target.name, recipe, target.outputs)
+        if finished and not options.update:
+            say(f"up to date in {output}")
+            return
         say("asking the Debian archive")
         archive = Archive(options.cache.resolve(), target.architecture, options.sources)
         archive.update()
         versions = target.packages(archive)
-        if finished is not None and finished == stamp.versions(versions):
+        if finished == stamp.versions(versions):
             say(f"up to date in {output}, nothing newer in the archive")
             return
-        target.build(archive, versions, output, say)
+        _build_and_replace(target, archive, versions, output, say)
     stamp.write(output, target.name, recipe, versions, target.outputs)
     size = sum((output / name).stat().st_size for name in target.outputs)
     say(f"done, {size // 1024**2} MiB in {output}")
+
+
+def _build_and_replace(
+    target: Target,
+    archive: Archive,
+    versions: list[Package],
+    output: Path,
+    say: Callable[[str], None],
+) -> None:
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=output) as scratch:
+        target.build(archive, versions, Path(scratch), say)
+        # Renamed, not written over: a virtual machine may run on the disk of an earlier build.
+        for name in target.outputs:
+            (Path(scratch) / name).replace(output / name)
 
 
 def _wait_for(lock: IO[str], say: Callable[[str], None]) -> None:

@@ -48,9 +48,14 @@ class Guest:
         self._socket = ours
         self._monitor = ours.makefile("rwb")
         self.console = ""
-        self._seen = 0
-        assert "QMP" in json.loads(self._monitor.readline())
-        self.qmp("qmp_capabilities")
+
+    def greet(self) -> None:
+        """Open the monitor; fails with what QEMU said if it did not start."""
+        try:
+            assert "QMP" in json.loads(self._monitor.readline())
+            self.qmp("qmp_capabilities")
+        except (OSError, ValueError):
+            pytest.fail(f"QEMU does not start: {self.errors.read_text()}")
 
     def qmp(self, command: str, **arguments: Any) -> Any:
         """Run one command; events in between are passed over."""
@@ -69,15 +74,14 @@ class Guest:
             if message.get("event") == name:
                 return message
 
-    def wait_for(self, pattern: str, deadline: float = 90) -> re.Match[str]:
-        """Read the console until something new matches; the console is the message on failure."""
+    def wait_for(self, pattern: str, deadline: float = 90, start: int = 0) -> re.Match[str]:
+        """Read the console until something after `start` matches; fails with the whole console."""
         end = time.monotonic() + deadline
         assert self.process.stdout is not None
         fd = self.process.stdout.fileno()
         while True:
-            match = re.compile(pattern).search(self.console, self._seen)
+            match = re.compile(pattern).search(self.console, start)
             if match:
-                self._seen = match.end()
                 return match
             left = end - time.monotonic()
             readable = select.select([fd], [], [], max(left, 0))[0]
@@ -96,16 +100,17 @@ class Guest:
         self.process.stdin.flush()
 
     def login(self) -> None:
-        """Log in as root; the prompt is `HOST:~# `."""
-        self.wait_for("login: ")
+        """Log in as root."""
+        prompt = self.wait_for("login: ").end()
         self.type("root")
-        self.wait_for("# ")
+        self.wait_for(r":\S+# ", start=prompt)
 
     def command(self, line: str) -> str:
         """Output of a command typed at the prompt of a console that is logged in."""
-        # The echo of the line has the marker in two pieces, the command's output in one.
-        self.type(f"{line}; echo 'end''-mark' $?")
-        return self.wait_for(r"(?s)\n(.*?)end-mark (\d+)\n")[1]
+        before = len(self.console)
+        # The echo of the line has the marks in two pieces, the output has them whole.
+        self.type(f"echo 'be''gin'; {line}; echo 'e''nd' $?")
+        return self.wait_for(r"(?s)begin\n(.*?)end \d+\n", start=before)[1]
 
     def port(self, inside: int) -> int:
         """The port of this machine that leads to the guest's port (see `FORWARD`)."""
@@ -148,8 +153,10 @@ def boot(tmp_path: Path) -> Iterator[Boot]:
     guests: list[Guest] = []
 
     def start(*arguments: str) -> Guest:
-        guests.append(Guest(tmp_path, list(arguments)))
-        return guests[-1]
+        guest = Guest(tmp_path, list(arguments))
+        guests.append(guest)
+        guest.greet()
+        return guest
 
     yield start
     for guest in guests:
@@ -211,6 +218,6 @@ def iso(directory: Path, label: str, files: dict[str, str]) -> Path:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
     image = directory / f"{label}.iso"
-    command = ["xorriso", "-as", "mkisofs", "-quiet", "-J", "-r", "-V", label, "-o", image, tree]
-    subprocess.run(command, check=True, capture_output=True)
+    command = ["xorriso", "-as", "mkisofs", "-quiet", "-J", "-r", "-V", label]
+    subprocess.run([*command, "-o", image, tree], check=True, capture_output=True)
     return image

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from qvirt_images.targets import TARGETS
 from qvirt_images.tools import PACKAGE_OF
 

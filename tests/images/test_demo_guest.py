@@ -60,6 +60,7 @@ def test_the_seeds_manifest_in_64_million_bytes(
 
 def test_the_console_is_a_root_shell_and_poweroff_ends_it(boot: Boot, demo_guest: Path) -> None:
     guest = _booted(boot, demo_guest)
+    guest.wait_for("boot 1 of this disk")
     guest.login()
     assert guest.command("id -u") == "0\n"
     assert int(re.findall(r"\d+", guest.command("grep MemTotal /proc/meminfo"))[0]) < 62500
@@ -78,30 +79,26 @@ def test_reboot_keeps_data(boot: Boot, demo_guest: Path) -> None:
 
 @pytest.mark.parametrize(
     ("machine", "bus"),
-    [("q35", ["ich9-ahci"]), ("pc", []), ("q35", ["virtio-scsi-pci"]), ("q35", ["qemu-xhci"])],
-    ids=["sata", "ide", "scsi", "usb"],
+    [("q35", "sata"), ("pc", "ide"), ("q35", "scsi"), ("q35", "usb")],
 )
-def test_other_buses(
-    boot: Boot, demo_guest: Path, tmp_path: Path, machine: str, bus: list[str]
-) -> None:
+def test_other_buses(boot: Boot, demo_guest: Path, tmp_path: Path, machine: str, bus: str) -> None:
     """The boot disk and the seed, as a CD-ROM, on each bus; a NIC model with each."""
-    parts = {
-        "ich9-ahci": ("ide-hd", "ide-cd", "e1000e"),
-        "virtio-scsi-pci": ("scsi-hd", "scsi-cd", "rtl8139"),
-        "qemu-xhci": ("usb-storage", "usb-storage", "virtio-net-pci"),
-    }
-    hard_disk, cdrom, model = parts[bus[0]] if bus else ("ide-hd", "ide-cd", "e1000")
+    controller, hard_disk, cdrom, model = {
+        "sata": ([], "ide-hd,bus=ide.0", "ide-cd,bus=ide.1", "e1000e"),
+        "ide": ([], "ide-hd", "ide-cd", "e1000"),
+        "scsi": (["-device", "virtio-scsi-pci"], "scsi-hd", "scsi-cd", "rtl8139"),
+        "usb": (["-device", "qemu-xhci"], "usb-storage", "usb-storage", "virtio-net-pci"),
+    }[bus]
     image = iso(tmp_path, "cidata", {"meta-data": META_DATA, "user-data": SEED_USER_DATA})
-    controller = [word for name in bus for word in ("-device", name)]
     guest = boot(
         *("-machine", machine, "-m", f"size={SEED_MEMORY}", *controller),
         *disk(demo_guest / "demo-guest.qcow2", hard_disk),
         *seed(image, cdrom),
         *nic(model),
     )
-    guest.wait_for(r"seed: NoCloud on /dev/s[rd][0-9b]\S*, instance \S+, host myvm, 1 ssh key")
+    guest.wait_for(r"seed: NoCloud on /dev/s\S+, instance \S+, host myvm, 1 ssh key")
     guest.wait_for(r"eth0: address 10\.0\.2\.15/24")
-    guest.wait_for("data: /dev/sda2 on /data")
+    guest.wait_for(r"data: /dev/sd[ab]2 on /data")
 
 
 def test_config_drive_script_and_keys(boot: Boot, demo_guest: Path, tmp_path: Path) -> None:
@@ -159,7 +156,7 @@ def test_a_deaf_and_a_slow_power_button(boot: Boot, demo_guest: Path, tmp_path: 
     guest.command("echo delay 3 > /etc/qvirt/powerbutton")
     guest.qmp("system_powerdown")
     guest.wait_for(r"power button pressed \(delay 3\)")
-    assert "powers" not in guest.command("echo alive")
+    assert guest.command("echo alive") == "alive\n"
     assert guest.ended() == 0
 
 
@@ -172,10 +169,10 @@ def test_a_panic_is_reported(boot: Boot, demo_guest: Path) -> None:
 
 
 def test_devices_that_come_later(boot: Boot, demo_guest: Path, tmp_path: Path) -> None:
-    port = ["-device", "pcie-root-port,id=port,chassis=1"]
+    port = ["-device", "pcie-root-port,id=port0,chassis=1"]
     guest = _booted(boot, demo_guest, *port, "-netdev", "user,id=later,net=10.9.0.0/24")
     guest.login()
-    guest.qmp("device_add", driver="virtio-net-pci", netdev="later", bus="port", id="nic2")
+    guest.qmp("device_add", driver="virtio-net-pci", netdev="later", bus="port0", id="nic2")
     guest.wait_for(r"eth1: address 10\.9\.0\.15/24")
     guest.qmp("device_del", id="nic2")
     guest.event("DEVICE_DELETED")
@@ -184,14 +181,15 @@ def test_devices_that_come_later(boot: Boot, demo_guest: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("firmware", ["bios", "uefi"])
 def test_amd64_boots_by(boot: Boot, demo_guest_amd64: Path, tmp_path: Path, firmware: str) -> None:
-    arguments = []
+    arguments, memory = [], "128M"
     if firmware == "uefi":
         variables = tmp_path / "vars.fd"
         shutil.copy(OVMF / "OVMF_VARS_4M.fd", variables)
         code = f"if=pflash,unit=0,format=raw,readonly=on,file={OVMF / 'OVMF_CODE_4M.fd'}"
+        memory = "256M"  # the firmware keeps a part
         arguments = ["-drive", code, "-drive", f"if=pflash,unit=1,format=raw,file={variables}"]
     guest = boot(
-        *("-machine", "q35", "-m", "size=128M", *arguments),
+        *("-machine", "q35", "-m", f"size={memory}", *arguments),
         *disk(demo_guest_amd64 / "demo-guest-amd64.qcow2"),
         *nic(),
         *_seed_iso(tmp_path, SEED_USER_DATA),
@@ -221,12 +219,18 @@ def test_amd64_boots_with_secure_boot(boot: Boot, demo_guest_amd64: Path, tmp_pa
 
 
 def test_amd64_boots_on_microvm(boot: Boot, demo_guest_amd64: Path, tmp_path: Path) -> None:
-    """The devices of a Debian kernel on microvm are found through ACPI alone."""
+    """Debian's kernel finds microvm's devices through ACPI alone, and its clock's rate not at all.
+
+    The machine has neither HPET nor PM timer, and calibrating the TSC against an emulated PIT fails
+    on a busy host; the kernel then hangs. So its rate is told.
+    """
+    mhz = re.search(r"^cpu MHz\s*: (\d+)", Path("/proc/cpuinfo").read_text(), re.M)
+    khz = int(mhz[1]) * 1000 if mhz else 2_000_000
     guest = boot(
         *("-machine", "microvm,acpi=on", "-m", "size=128M"),
         *("-kernel", str(demo_guest_amd64 / "demo-guest-amd64.vmlinuz")),
         *("-initrd", str(demo_guest_amd64 / "demo-guest-amd64.initrd")),
-        *("-append", "console=ttyS0 loglevel=4"),
+        *("-append", f"console=ttyS0 loglevel=4 tsc_early_khz={khz}"),
         *nic("virtio-net-device"),
         *seed(
             iso(tmp_path, "cidata", {"meta-data": META_DATA, "user-data": SEED_USER_DATA}),

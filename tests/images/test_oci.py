@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from qvirt_images import oci
 from qvirt_images.errors import BuildError
 

@@ -6,15 +6,17 @@ import os
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from qvirt_images.tree import Tree, cpio
 
 
 def _tree(order: int) -> Tree:
     tree = Tree()
-    steps = [
+    steps: list[Callable[[], None]] = [
         lambda: tree.file("bin/tool", b"#!/bin/sh\n", 0o755),
         lambda: tree.link("init", "bin/tool"),
         lambda: tree.character_device("dev/console", 5, 1),

@@ -5,15 +5,17 @@
 
 function indent(line) { match(line, /^ */); return RLENGTH }
 
-function unquoted(text, quote) {
+function unquoted(text,    quote, i, char, out) {
 	sub(/^ +/, "", text)
 	quote = substr(text, 1, 1)
 	if (quote != "\"" && quote != "'") { sub(/ +#.*$/, "", text); sub(/ +$/, "", text); return text }
-	sub(/ +$/, "", text)
-	text = substr(text, 2, length(text) - 2)
-	if (quote == "'") gsub(/''/, "'", text)
-	else { gsub(/\\"/, "\"", text); gsub(/\\\\/, "\\", text) }
-	return text
+	for (i = 2; i <= length(text); i++) {
+		char = substr(text, i, 1)
+		if (char == "\\" && quote == "\"") char = substr(text, ++i, 1)
+		else if (char == quote && (quote == "\"" || substr(text, ++i, 1) != quote)) break
+		out = out char
+	}
+	return out
 }
 
 # Splits the inside of [ ... ] at its commas, outside of quotes, into words[1..n].
