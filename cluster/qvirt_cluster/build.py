@@ -61,7 +61,7 @@ def build(cache: Path) -> Path:
         if not tree.exists():
             say(f"unpacking {PACKAGE} {version}")
             apt.unpack(dsc, tree)
-            _mend(tree)
+        _mend(tree)
         for number, program in enumerate(PROGRAMS, start=1):
             if not (room / "bin" / program).exists():
                 label = f"[{number}/{len(PROGRAMS)}] building {program} {version}"
@@ -78,13 +78,13 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _mend(tree: Path) -> None:
-    """Put Debian's own reflect2 in the place of the vendored one.
+    """Put Debian's own reflect2 in the place of the vendored one; again is fine.
 
     The vendored release reads the layout of Go's maps from before Go 1.18: a kube-apiserver built with Debian's Go
     crashes on the first write of any custom object.
     """
     vendored = tree / "vendor/github.com/modern-go/reflect2"
-    shutil.rmtree(vendored)
+    shutil.rmtree(vendored, ignore_errors=True)
     shutil.copytree(REFLECT2_SOURCE, vendored)
 
 
