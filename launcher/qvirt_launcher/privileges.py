@@ -53,8 +53,8 @@ def resolve(text: str) -> User:
 def drop(user: User | None) -> None:
     """Become ``user`` (None: stay who we are) without a single capability, now and after any exec. Not reversible.
 
-    A death signal asked for by whoever started us survives. `/proc/self` belongs to root afterwards (the kernel makes
-    a process that changed its uid undumpable), which keeps other processes of that user out of our memory.
+    A death signal asked for by whoever started us survives. A process that changed its uid is undumpable (prctl(2)) unless the
+    administrator said otherwise, which is left so: it keeps other processes of that user out of our memory.
 
     :raise PrivilegeError: it did not work; the caller must not go on.
     """

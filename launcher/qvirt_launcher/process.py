@@ -210,6 +210,7 @@ async def _spawn(
                 stdout=words.writing,
                 stderr=words.writing,
                 pass_fds=fds,
+                env=_environment(),
                 start_new_session=True,
                 preexec_fn=_as_child(),
             )
@@ -219,6 +220,12 @@ async def _spawn(
     except (OSError, ValueError) as error:
         raise QemuError(f"{argv[0]} can't be executed: {error}") from error
     return process
+
+
+def _environment() -> dict[str, str]:
+    """What QEMU is told of ours: where programs and time zones are; not what somebody's shell had exported."""
+    kept = {name: os.environ[name] for name in ("PATH", "TZ") if name in os.environ}
+    return {**kept, "LC_ALL": "C.UTF-8"}
 
 
 def _as_child() -> Callable[[], None]:

@@ -105,6 +105,17 @@ async def test_it_has_a_session_of_its_own_and_no_core(children: Children) -> No
     assert (session, core) == (pid, "0")
 
 
+async def test_what_a_shell_exported_is_not_handed_on(
+    children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "x")
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    child = await start(["/usr/bin/env"], {}, children)
+    assert await child.wait() == 0
+    assert "SECRET_TOKEN" not in child.tail()
+    assert "TZ=Europe/Berlin" in child.tail()
+
+
 async def test_killed_by_a_signal(children: Children) -> None:
     child = await start(["/bin/sleep", "1000"], {}, children)
     child.send_signal(signal.SIGKILL)
