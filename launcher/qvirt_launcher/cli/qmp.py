@@ -13,6 +13,7 @@ from qvirt_launcher.cli import exits
 from qvirt_launcher.cli.reach import find_vm
 from qvirt_launcher.errors import UsageError
 from qvirt_qmp.client import Monitor, connect_unix
+from qvirt_qmp.errors import CommandFailed
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,9 +40,23 @@ async def _talk(
         if arguments.events:
             await _stream(monitor)
             return None
-        return await monitor.execute(arguments.execute, values or None)
+        return await _execute(monitor, arguments, values)
     finally:
         await monitor.aclose()
+
+
+async def _execute(
+    monitor: Monitor, arguments: argparse.Namespace, values: Mapping[str, object]
+) -> object:
+    command = arguments.execute
+    try:
+        return await monitor.execute(command, values or None)
+    except CommandFailed as error:
+        # What isn't a question is refused by the socket for questions, whatever else might be wrong with it.
+        hint = (
+            "" if arguments.operate or command.startswith("query-") else "; --operate lets it act"
+        )
+        raise CommandFailed(command, error.error_class, f"{error.description}{hint}") from error
 
 
 async def _stream(monitor: Monitor) -> None:
