@@ -10,7 +10,16 @@ from typing import Any
 import msgspec
 import yaml
 
-from qvirt_crds import defaults_table, devices, domain, schema, v1alpha1, vm, volumes
+from qvirt_crds import (
+    defaults_table,
+    devices,
+    domain,
+    replicaset,
+    schema,
+    v1alpha1,
+    vm,
+    volumes,
+)
 from qvirt_crds.model import Model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +39,7 @@ def generated() -> dict[Path, str]:
 def field_comments() -> dict[tuple[type, str], str]:
     """The ``#:`` comments above the fields of structs, by struct and wire name."""
     found: dict[tuple[type, str], str] = {}
-    for module in (devices, domain, v1alpha1, vm, volumes):
+    for module in (devices, domain, replicaset, v1alpha1, vm, volumes):
         for kind in vars(module).values():
             if isinstance(kind, type) and issubclass(kind, Model):
                 names = {f.name: f.encode_name for f in msgspec.structs.fields(kind)}

@@ -15,6 +15,7 @@ from qvirt_crds import v1alpha1
 from qvirt_crds.meta import JsonObject
 from qvirt_crds.model import Model
 from qvirt_crds.names import GROUP
+from qvirt_crds.replicaset import VirtualMachineInstanceReplicaSet
 from qvirt_crds.vm import VirtualMachine, VirtualMachineInstance
 
 #: (struct's name, field's wire name) -> sentence for ``kubectl explain``; the generator reads them from the sources.
@@ -39,7 +40,7 @@ _AGE: Final[JsonObject] = {"name": "Age", "type": "date", "jsonPath": ".metadata
 def definitions(comments: Comments | None = None) -> tuple[JsonObject, ...]:
     """All CustomResourceDefinitions, ready to be applied."""
     comments = comments or {}
-    return (_machines(comments), _instances(comments))
+    return (_machines(comments), _instances(comments), _replica_sets(comments))
 
 
 def _machines(comments: Comments) -> JsonObject:
@@ -91,6 +92,26 @@ def _instances(comments: Comments) -> JsonObject:
         _deprecated(_served("v1alpha3", root, columns)),
     ]
     return _definition("VirtualMachineInstance", ["vmi", "vmis"], versions)
+
+
+def _replica_sets(comments: Comments) -> JsonObject:
+    columns = [
+        {"name": "Desired", "type": "integer", "jsonPath": ".spec.replicas"},
+        {"name": "Current", "type": "integer", "jsonPath": ".status.replicas"},
+        {"name": "Ready", "type": "integer", "jsonPath": ".status.readyReplicas"},
+        _AGE,
+    ]
+    root = _root(VirtualMachineInstanceReplicaSet, comments, _OPEN)
+    current = _served("v1", root, columns, storage=True)
+    alias = _deprecated(_served("v1alpha3", root, columns))
+    scale = {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.labelSelector",
+    }
+    versions = [{**v, "subresources": {"status": {}, "scale": scale}} for v in (current, alias)]
+    names = ["vmirs", "vmirss"]
+    return _definition("VirtualMachineInstanceReplicaSet", names, versions)
 
 
 def _condition(kind: str, *, name: str = "", priority: int = 0) -> JsonObject:

@@ -177,13 +177,22 @@ def test_names_columns_and_versions() -> None:
         ("VirtualMachine", "v1alpha1"): ["Phase", "Age"],
         ("VirtualMachineInstance", "v1"): ["Age", "Phase", "IP", "NodeName", "Ready", "Live-Migratable", "Paused"],
         ("VirtualMachineInstance", "v1alpha3"): ["Age", "Phase", "IP", "NodeName", "Ready", "Live-Migratable", "Paused"],
+        ("VirtualMachineInstanceReplicaSet", "v1"): ["Desired", "Current", "Ready", "Age"],
+        ("VirtualMachineInstanceReplicaSet", "v1alpha3"): ["Desired", "Current", "Ready", "Age"],
     }  # fmt: skip
     stored = {
         (k, v["name"]) for k, c in CRDS.items() for v in c["spec"]["versions"] if v["storage"]
     }
-    assert stored == {("VirtualMachine", "v1"), ("VirtualMachineInstance", "v1")}
+    assert stored == {(kind, "v1") for kind in CRDS}
     assert [v.get("subresources") for v in vm["spec"]["versions"]] == [{"status": {}}] * 3
     assert [v.get("subresources") for v in vmi["spec"]["versions"]] == [None, None]
+    scale = {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.labelSelector",
+    }
+    replica_sets = CRDS["VirtualMachineInstanceReplicaSet"]["spec"]["versions"]
+    assert [v["subresources"] for v in replica_sets] == [{"status": {}, "scale": scale}] * 2
     assert vm["spec"]["conversion"]["strategy"] == "Webhook"
     assert "conversion" not in vmi["spec"]
 

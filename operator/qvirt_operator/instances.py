@@ -1,0 +1,208 @@
+"""VirtualMachineInstances: observe, decide (`decide_vmi`), act."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from qvirt_crds import pod_layout, shape, unimplemented
+from qvirt_crds.defaults import apply_defaults
+from qvirt_crds.errors import SpecError
+from qvirt_crds.names import API_V1
+from qvirt_crds.validate import validate_vmi
+from qvirt_crds.vm import VirtualMachineInstance
+from qvirt_kube.client import Kube, Object
+from qvirt_kube.errors import KubeError, NotFound, Refused
+from qvirt_operator import paths
+from qvirt_operator.decide_vmi import Seen, VmiDecision, decide_vmi
+from qvirt_operator.decisions import Event, Failure, Target
+from qvirt_operator.events import Recorder
+from qvirt_operator.pods import launcher_pod
+from qvirt_operator.settings import Settings
+from qvirt_operator.views import Pod, Vmi, convert
+from qvirt_operator.work import Key
+
+_log = logging.getLogger(__name__)
+
+_CREATED_BY: Final = "kubevirt.io/created-by"
+
+
+class Instances:
+    """Brings instances and their pods forward, one look at a time."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        settings: Settings,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._kube = kube
+        self._settings = settings
+        self._now = now
+        self._recorder = Recorder(kube, "virtualmachine-controller", now)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Take one step for an instance. See `work.Reconcile`."""
+        try:
+            data = await self._kube.get(paths.instances(key.namespace, key.name))
+        except NotFound:
+            return None
+        vmi = Vmi(data)
+        pods = await self._pods(vmi)
+        failure, pod = None, None
+        missing: tuple[str, ...] = ()
+        facts: Object = {}
+        if not pods and not vmi.final and not vmi.metadata.deleting:
+            try:
+                wanted = wanted_instance(data)
+                facts = spec_facts(wanted)
+                block, missing = await self._claims(wanted)
+                pod = launcher_pod(wanted, self._settings, block=block)
+            except SpecError as error:
+                failure = Failure(reason=error.reason, message=str(error))
+        seen = Seen(
+            vmi, self._now(), pods=pods, missing_claims=missing, facts=facts, failure=failure
+        )
+        decision = decide_vmi(seen)
+        trouble = await self._act(seen, decision, pod)
+        if trouble is not None:
+            seen = Seen(vmi, self._now(), pods=pods, facts=facts, failure=trouble)
+            fresh = await self._kube.get(paths.instances(key.namespace, key.name))
+            seen.vmi = Vmi(fresh)
+            await self._write(seen.vmi, decide_vmi(seen).patch)
+            return _CREATE_RETRY
+        return decision.again
+
+    async def _pods(self, vmi: Vmi) -> tuple[Pod, ...]:
+        """Pods that carry the instance's UID, and are controlled by it or (orphaned) by nobody."""
+        selector = f"{_CREATED_BY}={vmi.metadata.uid}"
+        found = await self._kube.get(paths.pods(vmi.metadata.namespace), labelSelector=selector)
+        pods = tuple(convert(item, Pod) for item in found["items"])
+        return tuple(
+            pod
+            for pod in pods
+            if pod.metadata.controller is None or pod.metadata.controller.uid == vmi.metadata.uid
+        )
+
+    async def _claims(self, vmi: VirtualMachineInstance) -> tuple[frozenset[str], tuple[str, ...]]:
+        """The claims of the volumes: which are block devices, and which are not there."""
+        block, missing = set(), []
+        claims = (pod_layout.claim_of(volume) for volume in vmi.spec.volumes)
+        for name in dict.fromkeys(claim.claim_name for claim in claims if claim is not None):
+            try:
+                claim = await self._kube.get(paths.claims(vmi.metadata.namespace, name))
+            except NotFound:
+                missing.append(name)
+                continue
+            if claim["spec"].get("volumeMode") == "Block":
+                block.add(name)
+        return frozenset(block), tuple(missing)
+
+    async def _act(self, seen: Seen, decision: VmiDecision, pod: Object | None) -> Failure | None:
+        """Do what was decided; what a user can mend comes back as a failure."""
+        vmi = seen.vmi
+        namespace = vmi.metadata.namespace
+        await self._write(vmi, decision.patch)
+        if decision.create_pod and pod is not None:
+            try:
+                await self._kube.create(paths.pods(namespace), pod)
+            except Refused as error:
+                message = f"Error creating pod: {error}"
+                await self._record(
+                    vmi, Event(type="Warning", reason="FailedCreate", message=message)
+                )
+                return Failure(reason="FailedCreate", message=message)
+            name = pod["metadata"]["name"]
+            message = f"Created virtual machine pod {name}"
+            await self._record(vmi, Event(reason="SuccessfulCreate", message=message))
+        if decision.pod_condition is not None:
+            name, condition = decision.pod_condition
+            path = f"{paths.pods(namespace, name)}/status"
+            await self._kube.patch(path, {"status": {"conditions": [condition]}}, "strategic")
+        for target in decision.delete_pods:
+            await self._delete_pod(vmi, target)
+        for event in decision.events:
+            await self._record(vmi, event)
+        return None
+
+    async def _delete_pod(self, vmi: Vmi, target: Target) -> None:
+        options: Object = {"preconditions": {"uid": target.uid}}
+        if target.grace_seconds is not None:
+            options["gracePeriodSeconds"] = target.grace_seconds
+        try:
+            await self._kube.delete(paths.pods(vmi.metadata.namespace, target.name), options)
+        except NotFound:
+            return
+        except KubeError:
+            message = f"Failed to delete virtual machine pod {target.name}"
+            await self._record(vmi, Event(type="Warning", reason="FailedDelete", message=message))
+            raise
+        message = f"Deleted virtual machine pod {target.name}"
+        await self._record(vmi, Event(reason="SuccessfulDelete", message=message))
+
+    async def _write(self, vmi: Vmi, patch: Object) -> None:
+        """:raise Conflict: somebody wrote the instance since we saw it."""
+        if not patch:
+            return
+        metadata = {**patch.get("metadata", {}), "resourceVersion": vmi.metadata.resource_version}
+        path = paths.instances(vmi.metadata.namespace, vmi.metadata.name)
+        try:
+            await self._kube.patch(path, {**patch, "metadata": metadata})
+        except NotFound:
+            _log.debug("%s is gone", path)
+
+    async def _record(self, vmi: Vmi, event: Event) -> None:
+        await self._recorder.record(vmi.data, event)
+
+
+#: Seconds until a pod that was refused (quota, PodSecurity) is tried again.
+_CREATE_RETRY: Final = 10.0
+
+
+def wanted_instance(data: Object) -> VirtualMachineInstance:
+    """A stored instance, defaulted and checked as the admission webhook does: it may have been away.
+
+    :raise SpecError: every reason why it can't run.
+    """
+    bare = {
+        "apiVersion": API_V1,
+        "kind": "VirtualMachineInstance",
+        "metadata": _known_metadata(data["metadata"]),
+        "spec": data.get("spec"),
+    }
+    clean, causes = shape.check(bare, VirtualMachineInstance, unimplemented.of_instance())
+    if causes:
+        raise SpecError(causes)
+    vmi = msgspec.convert(clean, VirtualMachineInstance)
+    if causes := validate_vmi(vmi):
+        raise SpecError(causes)
+    # An instance without a VM and without a UUID gets its own, which is as good as random and stays.
+    defaulted = apply_defaults(vmi, new_uuid=lambda: vmi.metadata.uid)
+    return replace(defaulted, metadata=vmi.metadata)
+
+
+def spec_facts(vmi: VirtualMachineInstance) -> Object:
+    """Status fields that say what the guest was given at its start."""
+    cpu, memory = vmi.spec.domain.cpu, vmi.spec.domain.memory
+    facts: Object = {}
+    if cpu is not None:
+        facts["currentCPUTopology"] = {
+            "cores": cpu.cores or 1,
+            "sockets": cpu.sockets or 1,
+            "threads": cpu.threads or 1,
+        }
+    if memory is not None and memory.guest is not None:
+        guest = str(memory.guest)
+        facts["memory"] = {"guestAtBoot": guest, "guestCurrent": guest, "guestRequested": guest}
+    return facts
+
+
+def _known_metadata(metadata: Object) -> Object:
+    """Without what newer API servers may add: only names, labels and annotations are of use here."""
+    kept = ("name", "namespace", "uid", "labels", "annotations")
+    return {key: metadata[key] for key in kept if key in metadata}

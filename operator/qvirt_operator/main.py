@@ -1,0 +1,152 @@
+"""virt-controller: stand by, lead, stop.
+
+Only the leader watches and acts; one that lost the lease ends, as its picture of the world is nobody's any more, and is
+started again by its Deployment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
+
+from qvirt_kube.client import Kube
+from qvirt_kube.errors import KubeError
+from qvirt_operator.arguments import Arguments, parse
+from qvirt_operator.errors import LeadershipLost
+from qvirt_operator.health import Health, serving
+from qvirt_operator.instances import Instances
+from qvirt_operator.lease import Elector
+from qvirt_operator.watch import watch
+from qvirt_operator.work import Key, Reconcile, WorkQueue
+
+_log = logging.getLogger(__name__)
+
+LEASE: Final = "virt-controller"
+EXIT_LOST: Final = 1
+_KINDS: Final = ("virtualmachines", "virtualmachineinstances", "virtualmachineinstancereplicasets")
+_KINDS_RETRY: Final = 2.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The process's exit status: 0 stopped by a signal, 1 lost the lease."""
+    arguments = parse(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    if arguments.kubeconfig is not None:
+        os.environ["KUBECONFIG"] = arguments.kubeconfig
+    try:
+        asyncio.run(run(arguments))
+    except LeadershipLost as error:
+        _log.error("%s; ending, so that nobody acts twice", error)
+        return EXIT_LOST
+    return 0
+
+
+async def run(arguments: Arguments) -> None:
+    """Until SIGTERM or SIGINT.
+
+    :raise LeadershipLost: the lease went to another, or could not be renewed.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    health = Health()
+    async with (
+        Kube(arguments.kubeconfig) as kube,
+        serving(health, arguments.health_host, arguments.health_port) as port,
+    ):
+        _log.info("%s answers probes on port %d", arguments.identity, port)
+        elector = Elector(kube, arguments.namespace, LEASE, arguments.identity)
+        if not await _until(stop, _ready_to_lead(kube, elector)):
+            return
+        try:
+            health.leading = True
+            await _lead(kube, arguments, elector, stop)
+        finally:
+            health.leading = False
+            await elector.release()
+
+
+async def _ready_to_lead(kube: Kube, elector: Elector) -> None:
+    await _await_kinds(kube)
+    await elector.acquire()
+
+
+async def _lead(kube: Kube, arguments: Arguments, elector: Elector, stop: asyncio.Event) -> None:
+    """Watch and work until told to stop.
+
+    :raise LeadershipLost: see `Elector.keep`.
+    """
+    queue = WorkQueue(reconciler(kube, arguments))
+    keeping = asyncio.create_task(elector.keep(), name="lease")
+    working = asyncio.create_task(queue.run(), name="queue")
+    watching = asyncio.create_task(
+        watch(queue.nudge, stop, arguments.watch_namespace), name="watch"
+    )
+    tasks = (keeping, working, watching)
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        # No new step is begun; the lease is renewed no more, so a step under way must end before it does.
+        working.cancel()
+        keeping.cancel()
+        stop.set()
+        for task in done:
+            await task
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def reconciler(kube: Kube, arguments: Arguments) -> Reconcile:
+    """Whom to ask for which kind of object."""
+    instances = Instances(kube, arguments.settings)
+
+    async def reconcile(key: Key) -> float | None:
+        match key.kind:
+            case "vmi":
+                return await instances.reconcile(key)
+            case "vm" | "vmirs":
+                return None
+
+    return reconcile
+
+
+async def _await_kinds(kube: Kube) -> None:
+    """Wait until the API server serves our kinds: kopf looks for them once."""
+    missing: list[str] = []
+    while True:
+        try:
+            served = await kube.get("/apis/kubevirt.io/v1")
+            names = {resource["name"] for resource in served["resources"]}
+            missing = [kind for kind in _KINDS if kind not in names]
+            if not missing:
+                return
+            _log.info("waiting for the CRDs of %s", ", ".join(missing))
+        except KubeError as error:
+            _log.info("waiting for the CRDs of kubevirt.io/v1: %s", error)
+        await asyncio.sleep(_KINDS_RETRY)
+
+
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work unless stopped before; True: it is done."""
+    working = asyncio.create_task(work, name="standby")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+            return True
+        return False
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
