@@ -25,7 +25,7 @@ from qvirt_cluster.version import Version
 def configuration_files(layout: Layout, host: Host, binaries: Binaries) -> Mapping[Path, str]:
     """Every file below the configuration directory, with its text."""
     return {
-        layout.config / "containerd.toml": containerd(layout, binaries.cni),
+        layout.config / "containerd.toml": containerd(layout, binaries),
         layout.config / "cni/10-qvirt-cluster.conflist": cni(layout),
         layout.config / "registries/_default/hosts.toml": registry_mirror(),
         layout.config / "registry.json": registry(layout),
@@ -33,7 +33,7 @@ def configuration_files(layout: Layout, host: Host, binaries: Binaries) -> Mappi
     }
 
 
-def containerd(layout: Layout, cni_plugins: Path) -> str:
+def containerd(layout: Layout, binaries: Binaries) -> str:
     """containerd's file.
 
     restrict_oom_score_adj: without CAP_SYS_RESOURCE no process may lower its score, and each pod would
@@ -60,13 +60,14 @@ disabled_plugins = ["io.containerd.snapshotter.v1.zfs", "io.containerd.snapshott
   netns_mounts_under_state_dir = true
 
 [{cri}.cni]
-  bin_dir = "{cni_plugins}"
+  bin_dir = "{binaries.cni}"
   conf_dir = "{layout.config}/cni"
 
 [{cri}.containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 
 [{cri}.containerd.runtimes.runc.options]
+  BinaryName = "{binaries.path("runc")}"
   Root = "{root}/runc"
 
 [{cri}.registry]

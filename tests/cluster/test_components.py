@@ -23,7 +23,7 @@ OLD, NEW = Version(1, 20), Version(1, 36)
 def site(tmp_path: Path) -> Site:
     for program in (
         *("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"),
-        *("etcd", "containerd", "ctr", "docker-registry"),
+        *("etcd", "containerd", "ctr", "runc", "docker-registry"),
     ):
         (tmp_path / program).touch()
     host = Host("node-1", "192.0.2.7", 20000, unified_cgroups=False)
