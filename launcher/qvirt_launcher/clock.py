@@ -8,6 +8,8 @@ from typing import Final
 from qvirt_crds.domain import Clock, Domain, TickPolicy, Timers
 from qvirt_crds.model import Model
 from qvirt_launcher.arguments import Options, refused
+from qvirt_launcher.board import family
+from qvirt_launcher.cpu import vcpus
 from qvirt_launcher.errors import HostError
 from qvirt_launcher.facts import HostFacts
 
@@ -18,6 +20,8 @@ class ClockOptions(Model, frozen=True, kw_only=True):
     """Clock and timers as options, and what this accelerator can't do."""
 
     rtc: Options
+    #: ``-icount``; None: the guest's time is the host's.
+    icount: Options | None = None
     globals: tuple[Options, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -31,7 +35,30 @@ def plan_clock(domain: Domain, host: HostFacts) -> ClockOptions:
     clock = domain.clock or Clock()
     timers = clock.timer or Timers()
     pit, notes = _pit(timers, host)
-    return ClockOptions(rtc={"base": _base(clock, host), **_rtc(timers)}, globals=pit, notes=notes)
+    icount, warning = _icount(domain, host)
+    return ClockOptions(
+        rtc={"base": _base(clock, host), **_rtc(timers)},
+        icount=icount,
+        globals=pit,
+        notes=notes + warning,
+    )
+
+
+def _icount(domain: Domain, host: HostFacts) -> tuple[Options | None, tuple[str, ...]]:
+    """Emulated microvms get a time that counts instructions.
+
+    A microvm has neither HPET nor ACPI timer, so Linux measures its CPU against the PIT alone. On a busy host the emulator's
+    two clocks drift apart, the measurement fails, and the kernel hangs ("Unable to calibrate against PIT"): tried, a
+    machine with other work to do hangs more often than not. With counted instructions it can't fail. For several vCPUs
+    counting is no cure: they would take turns, too slowly to start each other.
+    """
+    if host.accel == "kvm" or family(domain) != "microvm":
+        return None, ()
+    if vcpus(domain) == 1:
+        return {"shift": "auto"}, ()
+    return None, (
+        "without KVM, a microvm with several vCPUs may hang at boot on a busy host: give it one, or use q35",
+    )
 
 
 def _base(clock: Clock, host: HostFacts) -> str:

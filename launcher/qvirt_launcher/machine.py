@@ -44,6 +44,7 @@ class Machine(Model, frozen=True, kw_only=True):
     memory: Options
     boot: Options
     rtc: Options
+    icount: Options | None
     actions: Options
     smbios: tuple[Options, ...]
     globals: tuple[Options, ...]
@@ -123,6 +124,7 @@ def build_machine(vmi: VirtualMachineInstance, host: HostFacts) -> Machine:
         memory={"size": f"{memory.size}B"},
         boot=boot_options(vmi.spec),
         rtc=clock.rtc,
+        icount=clock.icount,
         actions=_actions(domain, watchdog_action),
         smbios=smbios(domain),
         globals=(*_board_globals(board), *clock.globals, *firmware.globals, *buses.globals),

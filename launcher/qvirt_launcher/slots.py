@@ -168,19 +168,19 @@ class PciSlots:
 
 
 class MmioSlots:
-    """microvm: virtio-mmio transports, numbered as the guest will number them."""
+    """microvm: virtio-mmio transports. QEMU lists them from the last to the first, so that is how guests number devices."""
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._next = 0
+        self._free = count
 
     def virtio(self, path: str, wish: str = "") -> Properties:
         if wish:
             raise refused(path, "machine type microvm has no PCI: leave pciAddress out")
-        if self._next == self._count:
+        if self._free == 0:
             raise refused(path, f"this microvm has {self._count} virtio devices at most")
-        self._next += 1
-        return {"bus": f"virtio-mmio-bus.{self._next - 1}"}
+        self._free -= 1
+        return {"bus": f"virtio-mmio-bus.{self._free}"}
 
     def conventional(self, path: str, wish: str = "") -> Properties:
         raise refused(

@@ -18,7 +18,7 @@ from qvirt_launcher.render import render
 if TYPE_CHECKING:
     from tests.conftest import Golden
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 FILES = sorted(EXAMPLES.glob("*.yaml"))
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 UUID = "5d307ca9-b3ef-428c-8861-06e72d69f223"
