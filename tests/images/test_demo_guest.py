@@ -228,6 +228,8 @@ def test_amd64_boots_on_microvm(boot: Boot, demo_guest_amd64: Path, tmp_path: Pa
     khz = int(mhz[1]) * 1000 if mhz else 2_000_000
     guest = boot(
         *("-machine", "microvm,acpi=on", "-m", "size=128M"),
+        # Without HPET and ACPI timer Linux may hang while it measures an emulated CPU (qvirt_launcher.clock).
+        *("-icount", "shift=auto"),
         *("-kernel", str(demo_guest_amd64 / "demo-guest-amd64.vmlinuz")),
         *("-initrd", str(demo_guest_amd64 / "demo-guest-amd64.initrd")),
         *("-append", f"console=ttyS0 loglevel=4 tsc_early_khz={khz}"),
