@@ -65,6 +65,11 @@ class Keeper:
         self._vmi = vmi
         self._dirty.set()
 
+    def end(self) -> None:
+        """The VMI is gone, or no longer ours."""
+        self._gone = True
+        self._dirty.set()
+
     # --- guest.Log ---
 
     def see(self, **changes: Any) -> None:
@@ -132,7 +137,7 @@ class Keeper:
         while not self._over:
             await self._dirty.wait()
             self._dirty.clear()
-            if follower.done() and follower.exception() is not None:
+            if self._over or (follower.done() and follower.exception() is not None):
                 return
             try:
                 await self._write_once()

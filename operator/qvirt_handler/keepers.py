@@ -39,7 +39,7 @@ class Keepers:
         """A VMI is gone, or another node's."""
         running = self._running.get(vmi["metadata"]["uid"])
         if running is not None:
-            running[1].cancel()
+            running[0].end()
 
     async def aclose(self) -> None:
         """End all."""

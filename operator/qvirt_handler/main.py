@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None, find: Finder | None = None) -> 
         stream=sys.stderr,
     )
     if not options.verbose:
-        logging.getLogger("kopf").setLevel(logging.WARNING)
+        for chatty in ("kopf", "aiohttp.access"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
     if not options.node_name:
         _log.error("whose guests? say it with --node-name or NODE_NAME")
         return 2
