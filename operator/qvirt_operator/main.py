@@ -21,7 +21,7 @@ from qvirt_operator.errors import LeadershipLost
 from qvirt_operator.health import Health, serving
 from qvirt_operator.instances import Instances
 from qvirt_operator.lease import Elector
-from qvirt_operator.watch import watch
+from qvirt_operator.watch import watching
 from qvirt_operator.work import Key, Reconcile, WorkQueue
 
 _log = logging.getLogger(__name__)
@@ -86,24 +86,23 @@ async def _lead(kube: Kube, arguments: Arguments, elector: Elector, stop: asynci
     :raise LeadershipLost: see `Elector.keep`.
     """
     queue = WorkQueue(reconciler(kube, arguments))
-    keeping = asyncio.create_task(elector.keep(), name="lease")
-    working = asyncio.create_task(queue.run(), name="queue")
-    watching = asyncio.create_task(
-        watch(queue.nudge, stop, arguments.watch_namespace), name="watch"
-    )
-    tasks = (keeping, working, watching)
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        # No new step is begun; the lease is renewed no more, so a step under way must end before it does.
-        working.cancel()
-        keeping.cancel()
-        stop.set()
+    async with watching(queue.nudge, arguments.watch_namespace) as watch_ended:
+        tasks = (
+            asyncio.create_task(elector.keep(), name="lease"),
+            asyncio.create_task(queue.run(), name="queue"),
+            asyncio.create_task(stop.wait(), name="stop"),
+        )
+        try:
+            done, _ = await asyncio.wait((*tasks, watch_ended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # A step under way is cut short: whoever leads next sees how far it came.
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             await task
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if not stop.is_set():
+            raise LeadershipLost("the watch has ended")
 
 
 def reconciler(kube: Kube, arguments: Arguments) -> Reconcile:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import kopf
@@ -21,16 +23,52 @@ _KINDS: Final[dict[str, Kind]] = {
     "VirtualMachineInstance": "vmi",
     "VirtualMachineInstanceReplicaSet": "vmirs",
 }
+_STOP_DEADLINE: Final = 3.0
 _DOMAIN: Final = "kubevirt.io/domain"
 
 
-async def watch(nudge: Nudge, stop: asyncio.Event, namespace: str | None) -> None:
-    """Watch until `stop` is set, or kopf is told to end by a signal.
+@asynccontextmanager
+async def watching(nudge: Nudge, namespace: str | None) -> AsyncIterator[asyncio.Future[None]]:
+    """Watch while inside; the future ends when kopf does, which it should not.
 
+    kopf has a thread and a loop of its own, because at its end it cancels every task of its loop that is younger than itself.
+
+    :param nudge: called in the caller's loop.
     :param namespace: only this one; None: the cluster.
     """
-    for name in ("kopf", "aiohttp"):
+    for name in ("kopf", "aiohttp", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    stop = threading.Event()
+
+    def from_thread(callback: Callable[..., object], *arguments: object) -> None:
+        # At the very end our loop may be gone before kopf's last words.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(callback, *arguments)
+
+    def body() -> None:
+        try:
+            asyncio.run(_watch(lambda key: from_thread(nudge, key), stop, namespace))
+        finally:
+            from_thread(_done, ended)
+
+    # A daemon: a leader that lost its lease must end, whatever kopf still waits for.
+    thread = threading.Thread(target=body, name="watch", daemon=True)
+    thread.start()
+    try:
+        yield ended
+    finally:
+        stop.set()
+        await asyncio.wait((ended,), timeout=_STOP_DEADLINE)
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _watch(nudge: Nudge, stop: threading.Event, namespace: str | None) -> None:
     await kopf.operator(
         registry=_registry(nudge),
         settings=_settings(),
@@ -44,7 +82,7 @@ async def watch(nudge: Nudge, stop: asyncio.Event, namespace: str | None) -> Non
 def _registry(nudge: Nudge) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
-    def look(body: kopf.Body, **_: Any) -> None:
+    async def look(body: kopf.Body, **_: Any) -> None:
         for key in keys(body):
             nudge(key)
 

@@ -19,15 +19,15 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import pytest
+
 from qvirt_cluster.build import PROGRAMS, finished_builds
 from qvirt_cluster.layout import cache_directory
-
 from qvirt_crds import schema
 from qvirt_kube.client import Kube
 from qvirt_kube.errors import Conflict, NotFound
 from qvirt_operator.arguments import parse
 from qvirt_operator.main import reconciler
-from qvirt_operator.watch import watch
+from qvirt_operator.watch import watching
 from qvirt_operator.work import WorkQueue
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,8 +145,8 @@ def _install(server: ApiServer) -> None:
     server.kubectl("apply", "-f", "-", stdin=msgspec.json.encode(crds).decode())
     kinds = [f"crd/{definition['metadata']['name']}" for definition in schema.definitions()]
     server.kubectl("wait", "--for=condition=Established", "--timeout=30s", *kinds)
-    for path in sorted(MANIFESTS.glob("*.yaml")):
-        server.kubectl("apply", "-f", str(path))
+    for name in ("00-namespace.yaml", "virt-controller.yaml"):
+        server.kubectl("apply", "-f", str(MANIFESTS / name))
 
 
 def _service_account_key(state: Path) -> None:
@@ -250,6 +250,15 @@ class Node:
 
         return await eventually(look)
 
+    async def ending_pod(self, vmi: str) -> Object:
+        """The one pod of an instance, once somebody has deleted it."""
+
+        async def look() -> Object | None:
+            pods = await self.pods(vmi)
+            return pods[0] if pods and "deletionTimestamp" in pods[0]["metadata"] else None
+
+        return await eventually(look)
+
     async def bind(self, pod: Object, node: str = "node-1") -> None:
         target = {"apiVersion": "v1", "kind": "Node", "name": node}
         body = {"metadata": {"name": pod["metadata"]["name"]}, "target": target}
@@ -350,7 +359,9 @@ def node(kube: Kube, namespace: str) -> Node:
 
 
 @pytest.fixture
-async def controller(api_server: ApiServer, namespace: str) -> AsyncIterator[None]:
+async def controller(
+    api_server: ApiServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[None]:
     """virt-controller's watching and working part, with the rights of its manifest, in one namespace."""
     kubeconfig = api_server.kubeconfig(CONTROLLER)
     argv = [
@@ -359,20 +370,11 @@ async def controller(api_server: ApiServer, namespace: str) -> AsyncIterator[Non
         f"--kubeconfig={kubeconfig}",
     ]
     arguments = parse(argv)
-    environment = os.environ.get("KUBECONFIG")
-    os.environ["KUBECONFIG"] = kubeconfig
-    stop = asyncio.Event()
+    monkeypatch.setenv("KUBECONFIG", kubeconfig)
     async with Kube(kubeconfig) as connection:
         queue = WorkQueue(reconciler(connection, arguments))
-        working = asyncio.create_task(queue.run())
-        watching = asyncio.create_task(watch(queue.nudge, stop, namespace))
-        try:
+        async with watching(queue.nudge, namespace):
+            working = asyncio.create_task(queue.run())
             yield
-        finally:
-            stop.set()
             working.cancel()
-            await asyncio.gather(working, watching, return_exceptions=True)
-            if environment is None:
-                del os.environ["KUBECONFIG"]
-            else:
-                os.environ["KUBECONFIG"] = environment
+            await asyncio.gather(working, return_exceptions=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.operator.conftest import Node, eventually, gone
 
 from qvirt_kube.client import Kube
-from tests.operator.conftest import Node, eventually, gone
 
 Object = dict[str, Any]
 
@@ -61,7 +61,7 @@ async def test_a_whole_life(kube: Kube, node: Node, namespace: str) -> None:
     assert phases == ["Pending", "Scheduling", "Scheduled", "Running", "Succeeded"]
     assert vmi["status"]["activePods"] == {}
     await kube.delete(f"{node.vmis_path}/x")
-    await node.remove(pod)
+    # A pod that has ended goes at once.
     await gone(kube, f"{node.vmis_path}/x")
     assert await reasons(kube, namespace, "x") >= {
         "SuccessfulCreate",
@@ -87,7 +87,8 @@ async def test_a_failed_launcher_fails_the_instance_and_says_why(kube: Kube, nod
 async def test_a_pod_removed_by_force_fails_the_instance(kube: Kube, node: Node) -> None:
     await kube.create(node.vmis_path, manifest())
     pod = await node.pod("x")
-    await node.vmi("x", "Scheduling")
+    await node.run(pod)
+    await node.vmi("x", "Scheduled")
     await node.remove(pod)
     vmi = await node.vmi("x", "Failed")
     assert vmi["status"]["reason"].startswith("PodVanished")
@@ -102,11 +103,7 @@ async def test_deletion_waits_for_the_pod_and_no_longer(kube: Kube, node: Node) 
     await node.vmi("x", "Scheduled")
     await kube.delete(f"{node.vmis_path}/x")
 
-    async def pod_is_ending() -> Object | None:
-        (now,) = await node.pods("x")
-        return now if "deletionTimestamp" in now["metadata"] else None
-
-    ending = await eventually(pod_is_ending)
+    ending = await node.ending_pod("x")
     assert ending["metadata"]["deletionGracePeriodSeconds"] == 35
     vmi = await kube.get(f"{node.vmis_path}/x")
     assert vmi["metadata"]["finalizers"] == ["kubevirt.io/foregroundDeleteVirtualMachine"]
