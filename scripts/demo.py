@@ -96,7 +96,7 @@ def traces() -> set[str]:
 
 def _run_directories() -> list[Path]:
     if IS_ROOT:
-        return [Path("/run/qvirt")]
+        return [Path("/run/qvirt"), Path("/var/lib/qvirt/disks")]
     own = Path(f"/tmp/qvirt-{os.geteuid()}")
     base = os.environ.get("XDG_RUNTIME_DIR")
     return [own, Path(base) / "qvirt"] if base else [own]

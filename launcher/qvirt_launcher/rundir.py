@@ -82,11 +82,27 @@ def cache_root() -> Path:
     return runtime_root() / ".cache"
 
 
-class RunDir:
-    """A run directory that we hold."""
+def disk_root() -> Path | None:
+    """Where disks lie that end with their VM: ``/var/lib/qvirt/disks`` for root, else below ``$XDG_STATE_HOME`` or
+    ``~/.local/state``. Not with the sockets: ``/run`` is memory on most machines, and a guest may fill its disks.
 
-    def __init__(self, path: Path, lock: int, note: Path) -> None:
+    None: this user has no such place; they lie in the run directory then.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/qvirt/disks")
+    base = os.environ.get("XDG_STATE_HOME", "")
+    home = Path(os.path.expanduser("~"))
+    if base or os.access(home, os.W_OK):
+        return Path(base or home / ".local/state") / "qvirt/disks"
+    return None
+
+
+class RunDir:
+    """A run directory that we hold, and the directory of its VM's passing disks."""
+
+    def __init__(self, path: Path, disks: Path, lock: int, note: Path) -> None:
         self.path = path
+        self.disks = disks
         self._note = note
         self._lock = lock
 
@@ -104,6 +120,8 @@ class RunDir:
     def make(self) -> None:
         """Make the directory itself, for ourselves alone yet: root writes into it before others may."""
         self.path.mkdir(mode=0o700)
+        self.disks.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.disks.mkdir(mode=0o700)
 
     def hand_over(self, account: Account) -> None:
         """Give the directory and what is in it to the account; it is not to be written to by root from then on."""
@@ -113,14 +131,16 @@ class RunDir:
             for name in (*folders, *files):
                 os.chown(name, account.uid, account.gid, dir_fd=handle, follow_symlinks=False)
         os.chown(self.path, account.uid, account.gid)
+        os.chown(self.disks, account.uid, account.gid)
 
     def remove(self) -> None:
         """Remove everything and let the name go. Once more does no harm."""
         if self._lock < 0:
             return
+        _remove_tree(self.disks)
         _remove_tree(self.path)
         self._note.unlink(missing_ok=True)
-        for folder in (self._note.parent, self._note.parent.parent):
+        for folder in (self.disks.parent, self._note.parent, self._note.parent.parent):
             with contextlib.suppress(OSError):
                 folder.rmdir()  # only if it is empty
         os.close(self._lock)
@@ -133,22 +153,29 @@ class RunDir:
 
 
 def claim(
-    root: Path, namespace: str, name: str, notify: Callable[[str], None] = lambda _: None
+    root: Path,
+    namespace: str,
+    name: str,
+    notify: Callable[[str], None] = lambda _: None,
+    disks: Path | None = None,
 ) -> RunDir:
     """Take a VM's name on this machine; what a dead holder left is removed first.
 
     A launcher whose supervisor was killed is on its way out: it is waited for.
 
+    :param disks: `disk_root`.
     :raise AlreadyRunning: the name is held by a living supervisor, or by a launcher that doesn't end.
     :raise HostError: the directory can't be made.
     """
     path, note = _places(root, namespace, name)
+    own = path / "disks" if disks is None else disks / path.relative_to(root)
     try:
         lock = _lock_in(root, note, f"{namespace}/{name}", notify)
+        _remove_tree(own)
         _remove_tree(path)
     except OSError as error:
         raise HostError(f"{path}: {error.strerror}; make room for run directories there") from error
-    held = RunDir(path, lock, note)
+    held = RunDir(path, own, lock, note)
     us = os.getpid()
     held.write(
         Record(namespace=namespace, name=name, supervisor=us, supervisor_start=start_time(us))

@@ -293,7 +293,7 @@ async def _launcher(job: Job, held: RunDir) -> AsyncIterator[asyncio.subprocess.
 def _launcher_argv(job: Job, held: RunDir) -> list[str]:
     # -P: nothing is imported from the directory that we were started in.
     argv = [sys.executable, "-P", "-m", "qvirt_launcher.main", "--run-dir", str(held.path)]
-    argv += ["--cache-dir", str(job.cache_dir)]
+    argv += ["--disk-dir", str(held.disks), "--cache-dir", str(job.cache_dir)]
     return [*argv, "--user", str(job.account.uid)] if os.geteuid() == 0 else argv
 
 

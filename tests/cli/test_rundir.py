@@ -46,22 +46,28 @@ def test_one_holder_at_a_time(root: Path) -> None:
     held.remove()  # once more does no harm
 
 
-def test_what_a_dead_holder_left_is_removed_by_the_next(root: Path) -> None:
+def test_what_a_dead_holder_left_is_removed_by_the_next(root: Path, tmp_path: Path) -> None:
+    disks = tmp_path / "disks"
     code = (
         "import os, pathlib, sys\nfrom qvirt_launcher.rundir import claim\n"
-        "held = claim(pathlib.Path(sys.argv[1]), 'default', 'a'); held.make()\n"
+        "root, disks = map(pathlib.Path, sys.argv[1:])\n"
+        "held = claim(root, 'default', 'a', disks=disks); held.make()\n"
+        "(held.disks / 'root.qcow2').write_text('x')\n"
         "(held.path / 'secrets').mkdir(); (held.path / 'secrets/key').write_text('x')\n"
         "os.kill(os.getpid(), 9)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(root)], check=False)
+    done = subprocess.run([sys.executable, "-c", code, str(root), str(disks)], check=False)
     assert done.returncode == -signal.SIGKILL
     (vm,) = list_vms(root)
     assert (vm.state, (vm.path / "secrets/key").exists()) == ("dead", True)
-    held = claim(root, "default", "a")
+    assert (disks / "default/a/root.qcow2").exists()
+    held = claim(root, "default", "a", disks=disks)
     assert not vm.path.exists()
+    assert not (disks / "default/a").exists()
     held.make()
     assert list(held.path.iterdir()) == []
     held.remove()
+    assert not (disks / "default").exists()
 
 
 def test_a_launcher_whose_supervisor_died_is_told_to_end_and_waited_for(root: Path) -> None:

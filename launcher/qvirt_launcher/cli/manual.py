@@ -19,7 +19,8 @@ their own, and launcher and QEMU run as an ordinary user (`--user`); without roo
 
 What a VM needs while it runs is below `/run/qvirt/<namespace>/<name>` (root), `$XDG_RUNTIME_DIR/qvirt` or `/tmp/qvirt-<uid>`: the
 control socket `launcher.sock`, the read-only introspection socket `qmp.sock`, `console.sock`, `vnc.sock`, and `qvirt.log`. It is
-removed at the end; after a crash the next start of the same name removes it. Disks out of container images are kept by digest
+removed at the end, as are the overlays and empty disks of the VM (`/var/lib/qvirt/disks`, `$XDG_STATE_HOME/qvirt/disks` or
+`~/.local/state/qvirt/disks`); after a crash the next start of the same name removes them. Disks out of container images are kept by digest
 in `/var/cache/qvirt`, `$XDG_CACHE_HOME/qvirt` or `~/.cache/qvirt`, which may be emptied whenever no VM runs.
 
 Errors are one line each: `qvirt: error: <object or field>: <cause>; <remedy>`. A manifest with several problems gets a line a problem.

@@ -28,7 +28,7 @@ from qvirt_launcher.cli.status import Status
 from qvirt_launcher.errors import HostError, UsageError
 from qvirt_launcher.images import parse_mapping
 from qvirt_launcher.phases import EXIT_CODES
-from qvirt_launcher.rundir import RunDir, cache_root, claim, runtime_root
+from qvirt_launcher.rundir import RunDir, cache_root, claim, disk_root, runtime_root
 from qvirt_launcher.sources import Finder, Given
 from qvirt_launcher.supervisor import Ending, Job, supervise
 
@@ -69,7 +69,7 @@ def _run(arguments: argparse.Namespace, background: Background | None) -> int:
         print(f"qvirt: {namespace}/{name}: {text}", file=sys.stderr, flush=True)
 
     with _interruptible():
-        held = claim(runtime_root(), namespace, name, note)
+        held = claim(runtime_root(), namespace, name, note, disk_root())
         try:
             held.make()
             found = Finder(vmi, manifests, given, account, held.path, note).find()
