@@ -84,13 +84,13 @@ def _real(words: Sequence[str]) -> list[str]:
 
 
 def traces() -> set[str]:
-    """What our VM could leave on this machine: processes, links (all called qv...), nft tables, run directories."""
+    """What our VM could leave on this machine: processes, links (all called qv...), nft tables, directories by its name."""
     found = {f"link {path.name}" for path in Path("/sys/class/net").glob("qv*")}
     found |= set(_processes())
     if IS_ROOT and shutil.which("nft"):
         found |= {line for line in quiet("nft", "list", "tables").splitlines() if "qvirt" in line}
     for folder in _run_directories():
-        found |= {str(path) for path in folder.rglob("*")}
+        found |= {str(path) for path in folder.rglob("*") if VM in str(path)}
     return found
 
 
