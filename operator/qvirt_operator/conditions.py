@@ -24,7 +24,7 @@ def merged(old: object, wanted: Mapping[str, Condition | None], now: str) -> lis
     left = dict(wanted)
     after = []
     for had in before:
-        kind = had.get("type")
+        kind = str(had.get("type"))
         if kind not in wanted:
             after.append(had)
         elif (new := left.pop(kind, None)) is not None:

@@ -21,6 +21,7 @@ from qvirt_operator.errors import LeadershipLost
 from qvirt_operator.health import Health, serving
 from qvirt_operator.instances import Instances
 from qvirt_operator.lease import Elector
+from qvirt_operator.machines import Machines
 from qvirt_operator.watch import watching
 from qvirt_operator.work import Key, Reconcile, WorkQueue
 
@@ -87,7 +88,7 @@ async def _lead(kube: Kube, arguments: Arguments, elector: Elector, stop: asynci
     """
     queue = WorkQueue(reconciler(kube, arguments))
     async with watching(queue.nudge, arguments.watch_namespace) as watch_ended:
-        tasks = (
+        tasks: tuple[asyncio.Future[Any], ...] = (
             asyncio.create_task(elector.keep(), name="lease"),
             asyncio.create_task(queue.run(), name="queue"),
             asyncio.create_task(stop.wait(), name="stop"),
@@ -107,13 +108,15 @@ async def _lead(kube: Kube, arguments: Arguments, elector: Elector, stop: asynci
 
 def reconciler(kube: Kube, arguments: Arguments) -> Reconcile:
     """Whom to ask for which kind of object."""
-    instances = Instances(kube, arguments.settings)
+    instances, machines = Instances(kube, arguments.settings), Machines(kube)
 
     async def reconcile(key: Key) -> float | None:
         match key.kind:
             case "vmi":
                 return await instances.reconcile(key)
-            case "vm" | "vmirs":
+            case "vm":
+                return await machines.reconcile(key)
+            case "vmirs":
                 return None
 
     return reconcile

@@ -222,7 +222,8 @@ def _await_ready(server: ApiServer, processes: list[subprocess.Popen[bytes]]) ->
                 if answer.status == 200:
                     return
         except OSError as error:
-            assert time.monotonic() < end, f"kube-apiserver is not ready: {error}"
+            if time.monotonic() > end:
+                raise TimeoutError("kube-apiserver is not ready") from error
         time.sleep(0.2)
 
 
