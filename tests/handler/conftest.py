@@ -63,9 +63,22 @@ async def until(what: str, look: Callable[[], Awaitable[Any]]) -> Any:
 class ApiServer:
     """etcd and kube-apiserver, with RBAC, and tokens for an administrator and for the handler's service account."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, command: tuple[str, ...]) -> None:
         self.folder = folder
         self.port = port
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """kube-apiserver, again, too; it serves some seconds later."""
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+
+    def stop(self) -> None:
+        """At once, as its machine's power would end it."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
 
     def kubeconfig(self, user: str) -> str:
         """A kubeconfig file for ``admin`` or ``handler``."""
@@ -116,35 +129,30 @@ def api_server() -> Iterator[ApiServer]:
             'admin-token,admin,admin,"system:masters"\n'
             "handler-token,system:serviceaccount:kubevirt:virt-handler,handler\n"
         )
-        commands = (
-            (
-                *("etcd", f"--data-dir={folder}/etcd", "--unsafe-no-fsync"),
-                f"--listen-client-urls=http://127.0.0.1:{client}",
-                f"--advertise-client-urls=http://127.0.0.1:{client}",
-                f"--listen-peer-urls=http://127.0.0.1:{peer}",
-            ),
-            (
-                *(program, f"--etcd-servers=http://127.0.0.1:{client}", f"--secure-port={port}"),
-                *("--bind-address=127.0.0.1", f"--cert-dir={folder}/certs"),
-                *(f"--token-auth-file={folder}/tokens", "--authorization-mode=RBAC"),
-                *(
-                    "--service-account-issuer=https://kubernetes",
-                    f"--service-account-key-file={key}",
-                ),
-                *(
-                    f"--service-account-signing-key-file={key}",
-                    "--service-cluster-ip-range=10.96.0.0/16",
-                ),
-                "--disable-admission-plugins=ServiceAccount",
-            ),
+        etcd = (
+            *("etcd", f"--data-dir={folder}/etcd", "--unsafe-no-fsync"),
+            f"--listen-client-urls=http://127.0.0.1:{client}",
+            f"--advertise-client-urls=http://127.0.0.1:{client}",
+            f"--listen-peer-urls=http://127.0.0.1:{peer}",
         )
+        command = (
+            *(program, f"--etcd-servers=http://127.0.0.1:{client}", f"--secure-port={port}"),
+            *("--bind-address=127.0.0.1", f"--cert-dir={folder}/certs"),
+            *(f"--token-auth-file={folder}/tokens", "--authorization-mode=RBAC"),
+            *("--service-account-issuer=https://kubernetes", f"--service-account-key-file={key}"),
+            f"--service-account-signing-key-file={key}",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--disable-admission-plugins=ServiceAccount",
+        )
+        server = ApiServer(folder, port, command)
         with contextlib.ExitStack() as stack:
-            log = stack.enter_context((folder / "log").open("wb"))
-            for command in commands:
-                process = subprocess.Popen(command, stdout=log, stderr=log)
-                stack.callback(process.wait)
-                stack.callback(process.terminate)
-            yield ApiServer(folder, port)
+            log = stack.enter_context((folder / "log").open("ab"))
+            process = subprocess.Popen(etcd, stdout=log, stderr=log)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+            server.start()
+            stack.callback(server.stop)
+            yield server
 
 
 class Api:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import urllib.request
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from qvirt_kube.errors import KubeError
 from qvirt_qmp.client import connect_unix
 
 if TYPE_CHECKING:
-    from tests.handler.conftest import Api, Handler, Pod
+    from tests.handler.conftest import Api, ApiServer, Handler, Pod
 
 Eventually = Callable[[str, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
@@ -136,3 +138,38 @@ async def test_a_guest_that_cannot_be_made(
 
     await eventually("SyncFailed", told)
     assert (await api.status("demo-bridge"))["phase"] == "Scheduled"
+
+
+async def test_an_api_server_that_is_gone_for_a_while(
+    api_server: ApiServer, api: Api, handler: Handler, pod: Pod, eventually: Eventually
+) -> None:
+    await api.create(pod.vmi())
+    await handler.start()
+    await api.until_status("demo-bridge", running)
+    api_server.stop()
+    try:
+        # Long enough for several tries of everything.
+        await asyncio.sleep(8)
+        monitor = await connect_unix(f"/proc/{pod.launcher()}/root/run/qvirt/launcher.sock")
+        await monitor.execute("stop", origin="test")
+        await monitor.aclose()
+        await asyncio.sleep(4)
+    finally:
+        api_server.start()
+
+    async def paused() -> Any:
+        try:
+            return await api.condition("demo-bridge", "Paused")
+        except KubeError:
+            return None
+
+    await eventually("Paused", paused)
+    # The watch works again: the end of the VMI is seen.
+    await api.delete("demo-bridge")
+
+    async def done() -> bool:
+        return "default/demo-bridge: done" in handler.log
+
+    await eventually("the handler lets go", done)
+    assert handler.process is not None
+    assert handler.process.returncode is None
