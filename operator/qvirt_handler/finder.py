@@ -22,7 +22,8 @@ from qvirt_qmp.errors import QmpError
 from qvirt_qmp.sockets import connect_path, peer_of
 
 PROC: Final = Path("/proc")
-_LONGEST: Final = 1 << 16
+#: Of what is read of a file in /proc.
+_LONGEST: Final = 1 << 20
 
 #: Whether a process is of a pod: the text of its cgroup file, the pod's UID.
 Belongs = Callable[[str, str], bool]
@@ -63,6 +64,10 @@ class Process:
     def cgroup(self) -> str:
         """The text of its cgroup file."""
         return self._read("cgroup").decode(errors="replace")
+
+    def mountinfo(self) -> str:
+        """Its mounts, as proc(5) has them."""
+        return self._read("mountinfo").decode(errors="replace")
 
     def cmdline(self) -> tuple[str, ...]:
         """Its arguments."""

@@ -17,7 +17,7 @@ from qvirt_crds.defaults import apply_defaults
 from qvirt_crds.meta import JsonObject
 from qvirt_crds.report import SyncArguments, VmReport
 from qvirt_crds.vm import VirtualMachineInstance
-from qvirt_handler import finder, network
+from qvirt_handler import devices, finder, network
 from qvirt_handler.errors import LauncherMissing, LauncherStrange, SyncRefused
 from qvirt_handler.status import CREATED, SHUTTING_DOWN, Notice
 from qvirt_qmp.client import Monitor
@@ -134,6 +134,7 @@ class Session:
         self, vmi: JsonObject, process: finder.Process, monitor: Monitor
     ) -> VmReport:
         spec = decode(vmi)
+        devices.give(spec, process)
         try:
             made = await network.set_up(spec, process, self._state_dir)
         except OSError as error:

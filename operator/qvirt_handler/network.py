@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from typing import Final
@@ -76,7 +77,10 @@ async def set_up(vmi: VirtualMachineInstance, process: Process, state_dir: str) 
     opened: list[int] = []
     try:
         opened.append(process.open_netns())
-        opened.append(process.open_inside("/etc/resolv.conf", os.O_RDONLY))
+        resolv_conf = ""
+        with contextlib.suppress(FileNotFoundError):
+            opened.append(process.open_inside("/etc/resolv.conf", os.O_RDONLY))
+            resolv_conf = f"/proc/self/fd/{opened[1]}"
         request = NetworkRequest(
             verb="up",
             state_dir=state_dir,
@@ -86,7 +90,7 @@ async def set_up(vmi: VirtualMachineInstance, process: Process, state_dir: str) 
             owner_pid=process.pid,
             owner_uid=RUNTIME_UID,
             netns=f"/proc/self/fd/{opened[0]}",
-            resolv_conf=f"/proc/self/fd/{opened[1]}",
+            resolv_conf=resolv_conf,
             hostname=vmi.spec.hostname or vmi.metadata.name.partition(".")[0][:63],
             subdomain=vmi.spec.subdomain,
             interfaces=interfaces,
