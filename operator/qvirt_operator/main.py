@@ -22,6 +22,7 @@ from qvirt_operator.health import Health, serving
 from qvirt_operator.instances import Instances
 from qvirt_operator.lease import Elector
 from qvirt_operator.machines import Machines
+from qvirt_operator.replicasets import ReplicaSets
 from qvirt_operator.watch import watching
 from qvirt_operator.work import Key, Reconcile, WorkQueue
 
@@ -109,6 +110,7 @@ async def _lead(kube: Kube, arguments: Arguments, elector: Elector, stop: asynci
 def reconciler(kube: Kube, arguments: Arguments) -> Reconcile:
     """Whom to ask for which kind of object."""
     instances, machines = Instances(kube, arguments.settings), Machines(kube)
+    replica_sets = ReplicaSets(kube)
 
     async def reconcile(key: Key) -> float | None:
         match key.kind:
@@ -117,7 +119,7 @@ def reconciler(kube: Kube, arguments: Arguments) -> Reconcile:
             case "vm":
                 return await machines.reconcile(key)
             case "vmirs":
-                return None
+                return await replica_sets.reconcile(key)
 
     return reconcile
 

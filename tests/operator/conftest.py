@@ -14,6 +14,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -287,9 +288,10 @@ class Node:
         await self._kube.patch(path, {"status": status}, "strategic")
 
     async def remove(self, pod: Object) -> None:
-        """What kubelet does with a deleted pod when all has ended."""
+        """What kubelet does with a deleted pod when all has ended; one that is gone already is fine."""
         options = {"gracePeriodSeconds": 0}
-        await self._kube.delete(f"{self.pods_path}/{pod['metadata']['name']}", options)
+        with suppress(NotFound):
+            await self._kube.delete(f"{self.pods_path}/{pod['metadata']['name']}", options)
 
     async def handler_says_running(self, name: str) -> None:
         """As virt-handler does it: its own fields, with the resourceVersion that it saw."""
@@ -328,12 +330,12 @@ def container_status(name: str, state: Object) -> Object:
     }
 
 
-async def eventually(look: Callable[[], Awaitable[_T | None]]) -> _T:
+async def eventually(look: Callable[[], Awaitable[_T | None]], within: float = 20) -> _T:
     """What `look` gives as soon as it gives something.
 
-    :raise TimeoutError: it has not for 20 s.
+    :raise TimeoutError: it has not in so many seconds.
     """
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(within):
         while True:
             found = await look()
             if found is not None:
