@@ -10,8 +10,8 @@ import contextlib
 import hashlib
 import os
 import shutil
-import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,7 +22,7 @@ from qvirt_crds.devices import DhcpOptions, Interface
 from qvirt_crds.errors import Cause, SpecError
 from qvirt_crds.report import Attachment, PortForward
 from qvirt_crds.vm import VirtualMachineInstance
-from qvirt_launcher import native
+from qvirt_launcher import passt
 from qvirt_launcher.account import Account
 from qvirt_launcher.errors import HostError, UsageError
 from qvirt_launcher.nics import present_interfaces, queue_count
@@ -34,8 +34,6 @@ Wish = Literal["auto", "nat", "takeover", "user", "passt", "none"]
 Choice = Literal["nat", "takeover", "user", "passt", "none"]
 
 _PRIVILEGED: Final = frozenset({"nat", "takeover"})
-_PASST_DEADLINE: Final = 10.0
-_PASST_PAUSE: Final = 0.02
 _MTU: Final = 1500
 
 Notify = Callable[[str], None]
@@ -113,19 +111,38 @@ async def attached(
     """The guest's interfaces, connected; everything is removed at the end.
 
     :raise NetworkError: the network can't be made; nothing is left behind.
-    :raise HostError: passt doesn't start.
+    :raise HostError: passt doesn't start, or a published port is taken.
     :raise SpecError: the spec asks for what no machine without a cluster has.
     """
+    for port in uplink.publish:
+        _check_free(port)
     if not present_interfaces(vmi.spec.domain):
         yield Attached()
     elif uplink.choice in _PRIVILEGED:
         async with _by_netsetup(uplink, vmi, state_dir, account, notify) as made:
             yield made
     elif uplink.choice == "passt":
-        async with _by_passt(uplink, vmi, account) as made:
+        async with _by_passt_or_user_mode(uplink, vmi, account, notify) as made:
             yield made
     else:
         yield Attached(_by_user_mode(uplink, vmi))
+
+
+def _check_free(port: PortForward) -> None:
+    """QEMU and passt would say it in their own words, and too late."""
+    family = socket.AF_INET6 if ":" in port.host_address else socket.AF_INET
+    kind = socket.SOCK_DGRAM if port.protocol == "udp" else socket.SOCK_STREAM
+    with socket.socket(family, kind) as probe:
+        if kind == socket.SOCK_STREAM:
+            # Connections of an earlier guest that are winding up are no obstacle.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((port.host_address, port.host_port))
+        except OSError as error:
+            raise HostError(
+                f"--publish {port.host_address}:{port.host_port}/{port.protocol}: {error.strerror};"
+                " choose another port"
+            ) from error
 
 
 @contextlib.asynccontextmanager
@@ -245,110 +262,31 @@ def _mac(vmi: VirtualMachineInstance, interface: Interface) -> str:
 
 
 @contextlib.asynccontextmanager
+async def _by_passt_or_user_mode(
+    uplink: Uplink, vmi: VirtualMachineInstance, account: Account, notify: Notify
+) -> AsyncIterator[Attached]:
+    """passt; where it was our choice and can't start (no user namespaces, in many containers), user mode instead."""
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            made = await stack.enter_async_context(_by_passt(uplink, vmi, account))
+        except HostError as error:
+            if not uplink.because:
+                raise
+            notify(f"network: user instead ({error})")
+            made = Attached(_by_user_mode(uplink, vmi))
+        yield made
+
+
+@contextlib.asynccontextmanager
 async def _by_passt(
     uplink: Uplink, vmi: VirtualMachineInstance, account: Account
 ) -> AsyncIterator[Attached]:
     async with contextlib.AsyncExitStack() as stack:
-        folder = stack.enter_context(_passt_folder(vmi, account))
+        name = f"{vmi.metadata.namespace or 'default'}/{vmi.metadata.name}"
+        folder = stack.enter_context(passt.folder(name, account))
         attachments: list[Attachment] = []
         for attachment in _by_user_mode(uplink, vmi):
-            socket = folder / f"{len(attachments)}.sock"
-            argv = passt_arguments(socket, attachment)
-            await stack.enter_async_context(_passt(argv, socket, account))
-            attachments.append(replace(attachment, backend="passt", socket=str(socket)))
+            path = folder / f"{len(attachments)}.sock"
+            await stack.enter_async_context(passt.serving(path, attachment, account))
+            attachments.append(replace(attachment, backend="passt", socket=str(path)))
         yield Attached(tuple(attachments))
-
-
-@contextlib.contextmanager
-def _passt_folder(vmi: VirtualMachineInstance, account: Account) -> Iterator[Path]:
-    """Below /tmp, because Debian's AppArmor profile lets passt make its socket there but not in /run/user.
-
-    One place for each VM, so that the next start removes what a killed one left.
-    """
-    name = f"{vmi.metadata.namespace or 'default'}/{vmi.metadata.name}"
-    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
-    folder = Path(f"/tmp/qvirt-passt-{os.geteuid()}-{digest}")
-    try:
-        if os.path.lexists(folder):
-            shutil.rmtree(folder)
-        folder.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            os.chown(folder, account.uid, account.gid)
-    except OSError as error:
-        raise HostError(f"passt: {folder}: {error.strerror}; remove it") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def passt_arguments(socket: Path, attachment: Attachment) -> tuple[str, ...]:
-    """passt's command line (passt(1), of 2023-03 and later): in the foreground, ending with its one guest."""
-    argv = ["passt", "-f", "-1", "-q", "-e", "-s", str(socket), "-m", str(attachment.mtu)]
-    for option, protocol in (("-t", "tcp"), ("-u", "udp")):
-        by_address: dict[str, list[str]] = {}
-        for port in attachment.publish:
-            if port.protocol == protocol:
-                ports = by_address.setdefault(port.host_address, [])
-                ports.append(f"{port.host_port}:{port.guest_port}")
-        for address, ports in by_address.items():
-            argv += [option, f"{address}/{','.join(ports)}"]
-    return tuple(argv)
-
-
-@contextlib.asynccontextmanager
-async def _passt(argv: tuple[str, ...], socket: Path, account: Account) -> AsyncIterator[None]:
-    as_user = {"user": account.uid, "group": account.gid, "extra_groups": []}
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=native.dying_with_parent(),
-        **(as_user if os.geteuid() == 0 else {}),  # type: ignore[arg-type]
-    )
-    assert process.stderr is not None
-    said = bytearray()
-    reader = asyncio.create_task(_collect(process.stderr, said), name="passt's messages")
-    try:
-        await _await_socket(process, socket, said)
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(_PASST_DEADLINE):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-        reader.cancel()
-        await asyncio.wait({reader})
-
-
-async def _collect(stream: asyncio.StreamReader, said: bytearray) -> None:
-    while chunk := await stream.read(4096):
-        said += chunk
-        del said[:-4096]
-
-
-def _is_socket(path: Path) -> bool:
-    return path.is_socket()
-
-
-async def _await_socket(process: asyncio.subprocess.Process, socket: Path, said: bytearray) -> None:
-    """passt says nothing when it is ready; its socket is there then."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_PASST_DEADLINE):
-            while not _is_socket(socket):
-                if process.returncode is not None:
-                    break
-                await asyncio.sleep(_PASST_PAUSE)
-            else:
-                return
-    # passt complains about a missing syslog at each message.
-    lines = said.decode(errors="replace").splitlines()
-    words = [line for line in lines if line.strip() and not line.startswith("Failed to send")]
-    cause = words[-1] if words else f"it ended with code {process.returncode}"
-    raise HostError(f"passt: doesn't start: {cause}; use --network user")

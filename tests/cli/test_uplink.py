@@ -13,19 +13,20 @@ from qvirt_crds.errors import SpecError
 from qvirt_crds.load import load_manifests
 from qvirt_crds.report import Attachment, PortForward
 from qvirt_crds.vm import VirtualMachineInstance
-from qvirt_launcher import uplink
+from qvirt_launcher import passt, uplink
+from qvirt_launcher.account import current_account
 from qvirt_launcher.errors import HostError, UsageError
 from qvirt_launcher.uplink import Uplink, Wish, choose
 
 PORT = PortForward(host_port=8080, guest_port=80)
 
 
-def have(monkeypatch: pytest.MonkeyPatch, passt: bool) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/passt" if passt else None)
+def have(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/passt" if installed else None)
 
 
 @pytest.mark.parametrize(
-    ("root", "passt", "publish", "choice"),
+    ("root", "installed", "publish", "choice"),
     [
         (True, True, (), "nat"),
         (True, False, (), "nat"),
@@ -38,11 +39,11 @@ def have(monkeypatch: pytest.MonkeyPatch, passt: bool) -> None:
 def test_the_automatic_choice(
     monkeypatch: pytest.MonkeyPatch,
     root: bool,
-    passt: bool,
+    installed: bool,
     publish: tuple[PortForward, ...],
     choice: str,
 ) -> None:
-    have(monkeypatch, passt)
+    have(monkeypatch, installed)
     assert choose("auto", publish, {}, root=root).choice == choice
 
 
@@ -66,7 +67,7 @@ def test_choices_that_cant_be(
     error: type[Exception],
     cause: str,
 ) -> None:
-    have(monkeypatch, passt=False)
+    have(monkeypatch, installed=False)
     with pytest.raises(error, match=cause):
         choose(wish, publish, links, root=root)
 
@@ -80,7 +81,7 @@ def test_passt_listens_where_it_was_told_to() -> None:
     attachment = Attachment(
         interface="default", backend="passt", mac="02:00:00:00:00:01", publish=ports
     )
-    argv = uplink.passt_arguments(Path("/run/x.sock"), attachment)
+    argv = passt.arguments(Path("/run/x.sock"), attachment)
     assert argv[argv.index("-t") + 1] == "127.0.0.1/8080:80,2222:22"
     assert argv[argv.index("-u") + 1] == "0.0.0.0/53:53"
     assert argv[argv.index("-s") + 1] == "/run/x.sock"
@@ -141,3 +142,26 @@ def test_macs_stay_the_same_and_differ() -> None:
     first, second = vmi.spec.domain.devices.interfaces
     assert uplink._mac(vmi, first) == uplink._mac(vmi, first) != uplink._mac(vmi, second)
     assert int(uplink._mac(vmi, first).split(":")[0], 16) & 3 == 2  # locally administered, unicast
+
+
+@pytest.fixture
+def a_machine_without_user_namespaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """passt ends at once there, as it can't isolate itself."""
+    program = tmp_path / "passt"
+    program.write_text('#!/bin/sh\necho "Couldn\'t create user namespace: no" >&2\nexit 1\n')
+    program.chmod(0o755)
+    tmp_path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+
+@pytest.mark.usefixtures("a_machine_without_user_namespaces")
+async def test_user_mode_stands_in_for_a_passt_that_nobody_asked_for(tmp_path: Path) -> None:
+    vmi, account, notes = two_networks(), current_account(), list[str]()
+    chosen = Uplink(choice="passt", because="not root", publish=(PORT,))
+    async with uplink.attached(chosen, vmi, tmp_path, account, notes.append) as made:
+        assert [a.backend for a in made.attachments] == ["user", "user"]
+        assert made.attachments[0].publish == (PORT,)
+    assert notes[0].startswith("network: user instead (passt: doesn't start: Couldn't create")
+    with pytest.raises(HostError, match="Couldn't create user namespace"):
+        async with uplink.attached(Uplink(choice="passt"), vmi, tmp_path, account, notes.append):
+            pass
