@@ -6,6 +6,7 @@ The role that the kubelet has in a cluster. What is found is handed to the launc
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, get_args
@@ -66,6 +67,7 @@ class Finder:
         self._account = account
         self._folder = folder
         self._notify = notify
+        self._credentials = folder
 
     def find(self) -> Found:
         """All of them.
@@ -74,10 +76,12 @@ class Finder:
         :raise HostError: something can't be had, or the launcher's user can't open it.
         """
         refuse_unknown(self._vmi, self._given)
-        volumes = [self._volume(volume) for volume in self._vmi.spec.volumes]
+        with tempfile.TemporaryDirectory(dir=self._folder) as credentials:
+            self._credentials = Path(credentials)
+            volumes = [self._volume(volume) for volume in self._vmi.spec.volumes]
+            kernel = self._kernel()
         return Found(
-            volumes=tuple(volume for volume in volumes if volume is not None),
-            kernel=self._kernel(),
+            volumes=tuple(volume for volume in volumes if volume is not None), kernel=kernel
         )
 
     def _volume(self, volume: Volume) -> LocalVolume | None:
@@ -135,9 +139,11 @@ class Finder:
                 f"image {image}: imagePullSecret {secret} has no key {_DOCKER_CONFIG};"
                 " make it with kubectl create secret docker-registry"
             )
-        return self._write("pull-secret", secret, {_DOCKER_CONFIG: values[_DOCKER_CONFIG]}) / (
-            _DOCKER_CONFIG
-        )
+        # Gone before the guest's user gets at the run directory.
+        path = self._credentials / secret
+        if not path.exists():
+            _write_secret(path, values[_DOCKER_CONFIG])
+        return path
 
     def _claim(self, volume: str, claim: PersistentVolumeClaim, *, read_only: bool) -> LocalVolume:
         known = self._given.claims.get(claim.claim_name)
@@ -160,9 +166,11 @@ class Finder:
             if reference is not None:
                 values = self._secret(f"volume {volume}", reference.name)
                 files |= _required(volume, reference.name, values, keys)
-        return LocalVolume(
-            volume=volume, path=str(self._write("volume", volume, files)), read_only=True
-        )
+        folder = self._folder / "secrets" / volume
+        folder.mkdir(parents=True, mode=0o700)
+        for key, value in files.items():
+            _write_secret(folder / key, value)
+        return LocalVolume(volume=volume, path=str(folder), read_only=True)
 
     def _secret(self, what: str, name: str) -> Mapping[str, bytes]:
         namespace = self._vmi.metadata.namespace or "default"
@@ -173,14 +181,11 @@ class Finder:
             )
         return values
 
-    def _write(self, kind: str, name: str, files: Mapping[str, bytes]) -> Path:
-        folder = self._folder / "secrets" / kind / name
-        folder.mkdir(parents=True, mode=0o700)
-        for key, value in files.items():
-            handle = os.open(folder / key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
-            with open(handle, "wb") as file:
-                file.write(value)
-        return folder
+
+def _write_secret(path: Path, value: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+    with open(handle, "wb") as file:
+        file.write(value)
 
 
 def refuse_unknown(vmi: VirtualMachineInstance, given: Given) -> None:

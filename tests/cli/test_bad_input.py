@@ -280,7 +280,9 @@ def test_a_busy_published_port(qvirt: Command, tmp_path: Path, vm_name: str) -> 
         done = qvirt.run(
             "run", file, "--network", "user", "--publish", f"{port}:80", "--accel", "tcg"
         )
-    refused(done, exits.QEMU, str(port))
+    refused(
+        done, exits.HOST, f"--publish 127.0.0.1:{port}/tcp: Address already in use; choose another"
+    )
 
 
 @pytest.mark.qemu

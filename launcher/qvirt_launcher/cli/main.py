@@ -40,6 +40,7 @@ def _guarded(arguments: object) -> int:
         show(error)
         return exit_code(error)
     except KeyboardInterrupt:
+        print("qvirt: interrupted", file=sys.stderr)
         return exits.FAILED
     except BrokenPipeError:
         # The reader of our output has gone; so that the interpreter doesn't complain at its exit, too:

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from qvirt_launcher.cli import exits
+from qvirt_launcher.cli import exits, values
+from qvirt_launcher.cli.options import add_behaviour, add_network, add_sources
 
 _DESCRIPTION: Final = """\
 Run virtual machines from the manifests that a Kubernetes cluster with KubeVirt would take,
@@ -96,123 +97,9 @@ def _run(commands: _Subparsers[Parser]) -> None:
     parser.add_argument(
         "--name", metavar="NAME", default="", help="which VM, if the file has several"
     )
-    _sources(parser)
-    _network(parser)
-    _behaviour(parser)
-
-
-def _sources(parser: Parser) -> None:
-    group = parser.add_argument_group("disks")
-    _image_option(group)
-    group.add_argument(
-        "--pvc",
-        metavar="CLAIM=PATH",
-        action="append",
-        default=[],
-        help="the file, block device, or directory with a disk.img behind a persistentVolumeClaim; raw,"
-        " unless ,format=qcow2 is appended; ,readonly keeps the guest from writing",
-    )
-    group.add_argument(
-        "--secret",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="a manifest with Secrets that the VM names (they may also be in FILE itself)",
-    )
-    group.add_argument(
-        "--insecure-registry",
-        metavar="HOST[:PORT]",
-        action="append",
-        default=[],
-        help="a registry to talk to without TLS or without checking its certificate",
-    )
-    group.add_argument(
-        "--cache-dir", metavar="DIR", default="", help="where pulled images are kept"
-    )
-
-
-def _image_option(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--image",
-        metavar="NAME=SOURCE",
-        action="append",
-        default=[],
-        help="what a container image of the manifest is on this machine: a raw or qcow2 file, an OCI"
-        " archive (a .tar, oci-archive:PATH[:TAG]), an OCI layout (oci:DIR[:TAG]), docker-archive:PATH, or"
-        " docker://NAME. Images without one are pulled with skopeo",
-    )
-
-
-def _network(parser: Parser) -> None:
-    group = parser.add_argument_group("network")
-    group.add_argument(
-        "--network",
-        choices=("auto", "nat", "takeover", "user", "passt", "none"),
-        default="auto",
-        help="nat: a bridge of our own and NAT; takeover: the guest takes over the MAC and address of an"
-        " interface; passt, user: no privileges needed; auto (default): nat as root, else passt, else user",
-    )
-    group.add_argument(
-        "--interface",
-        metavar="[NETWORK=]NAME",
-        action="append",
-        default=[],
-        help="takeover: the interface, for the pod network or the one of the spec that is named; without it"
-        " that of the default route",
-    )
-    group.add_argument(
-        "--publish",
-        metavar="[ADDR:]HOST:GUEST[/udp]",
-        action="append",
-        default=[],
-        help="with user and passt: let a port of this machine reach the guest; ADDR is 127.0.0.1 if not given",
-    )
-
-
-def _behaviour(parser: Parser) -> None:
-    group = parser.add_argument_group("how it runs")
-    group.add_argument(
-        "--accel",
-        choices=("auto", "kvm", "tcg"),
-        default="auto",
-        help="auto (default) tries KVM and falls back to emulation",
-    )
-    group.add_argument(
-        "--user",
-        metavar="USER",
-        default="",
-        help="as root: the user that launcher and QEMU run as; without it `qvirt` if there is one, else `nobody`",
-    )
-    mode = group.add_mutually_exclusive_group()
-    mode.add_argument(
-        "--detach",
-        "-d",
-        action="store_true",
-        help="return when the guest runs, and leave it running",
-    )
-    mode.add_argument(
-        "--console", "-c", action="store_true", help="attach this terminal to the serial console"
-    )
-    group.add_argument(
-        "--wait",
-        choices=("running", "ip"),
-        default="running",
-        help="how far the guest must come before --detach returns; ip: until it has taken its address",
-    )
-    group.add_argument(
-        "--timeout",
-        metavar="SECONDS",
-        type=_seconds,
-        default=180.0,
-        help="stop the guest and fail if it has not come so far (default 180)",
-    )
-    group.add_argument(
-        "--log",
-        metavar="FILE",
-        default="",
-        help="append the launcher's messages there, instead of to qvirt.log in the run directory, which"
-        " goes away with the VM",
-    )
+    add_sources(parser)
+    add_network(parser)
+    add_behaviour(parser)
 
 
 def _list(commands: _Subparsers[Parser]) -> None:
@@ -250,7 +137,7 @@ def _console(commands: _Subparsers[Parser]) -> None:
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_seconds,
+        type=values.seconds,
         help="leave after that long, with exit code 1",
     )
 
@@ -268,7 +155,11 @@ def _vnc(commands: _Subparsers[Parser]) -> None:
         "--proxy-only", action="store_true", help="start no viewer, only say the port"
     )
     parser.add_argument(
-        "--port", metavar="PORT", type=_port, default=0, help="of the proxy; default: any free one"
+        "--port",
+        metavar="PORT",
+        type=values.port,
+        default=0,
+        help="of the proxy; default: any free one",
     )
 
 
@@ -287,7 +178,7 @@ def _stop(commands: _Subparsers[Parser]) -> None:
     parser.add_argument(
         "--grace-period",
         metavar="SECONDS",
-        type=_whole_seconds,
+        type=values.whole_seconds,
         help="instead of the manifest's terminationGracePeriodSeconds",
     )
     parser.add_argument("--force", action="store_true", help="at once, as if pulling the plug")
@@ -396,29 +287,3 @@ def _vm(parser: Parser) -> None:
     parser.add_argument(
         "-n", "--namespace", default="", help="needed only if the name is there in several"
     )
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e9:
-        raise ValueError
-    return value
-
-
-def _whole_seconds(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 10**9:
-        raise ValueError
-    return value
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 < value < 65536:
-        raise ValueError
-    return value
-
-
-# argparse names the type in its message: "invalid seconds value: 'x'".
-_seconds.__name__ = _whole_seconds.__name__ = "seconds"
-_port.__name__ = "port"
