@@ -103,12 +103,16 @@ def _run_directories() -> list[Path]:
 
 
 def _processes() -> Iterator[str]:
+    """Supervisor, launcher, QEMU and passt of our VM; other users may run one of the same name."""
+    marks = [f"{folder}/default/{VM}" for folder in _run_directories()]
+    marks += [f"run {MANIFEST} --image", f"/tmp/qvirt-passt-{os.geteuid()}-"]
     for path in Path("/proc").iterdir():
         if path.name.isdecimal():
             with contextlib.suppress(OSError):
                 words = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")
                 line = " ".join(words)
-                if f"default_{VM}" in line or f"default/{VM}" in line:
+                ours = path.stat().st_uid == os.geteuid() or marks[0] in line
+                if ours and any(mark in line for mark in marks):
                     yield f"process {path.name}: {line[:80]}"
 
 
