@@ -143,7 +143,9 @@ def test_back_off(count: int, jitter: float, seconds: int) -> None:
         "lastFailedVMIUID": "old",
         "retryAfterTimestamp": "2025-01-01T00:00:00Z",
     }
-    vm = machine("Always", **({"startFailure": before} if count else {}))
+    vm = machine("Always")
+    if count:
+        vm["status"]["startFailure"] = before
     decision = decide(vm, instance("Failed", ran=False), jitter=jitter)
     failure = decision.status["startFailure"]
     assert failure["consecutiveFailCount"] == count + 1

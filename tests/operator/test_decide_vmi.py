@@ -45,7 +45,9 @@ def pod(
             "deletionTimestamp": "2026-01-01T00:00:00Z",
             "deletionGracePeriodSeconds": 60,
         }
-    statuses = [] if compute is None else [{"name": "compute", "state": compute, "image": "i"}]
+    statuses: list[Object] = (
+        [] if compute is None else [{"name": "compute", "state": compute, "image": "i"}]
+    )
     statuses += [{"name": f"volume{i}", "ready": ready} for i, ready in enumerate(others)]
     given_status = {"phase": phase, "containerStatuses": statuses, **status}
     spec = {"nodeName": "node-1"} if phase != "Pending" else {}
