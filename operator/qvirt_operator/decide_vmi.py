@@ -189,11 +189,11 @@ def _status(seen: Seen, phase: str, reason: str | None) -> Object:
     status: Object = {"phase": phase}
     if phase != vmi.phase:
         before = vmi.raw.get("phaseTransitionTimestamps")
+        known = (
+            [item for item in before if isinstance(item, dict)] if isinstance(before, list) else []
+        )
         entry = {"phase": phase, "phaseTransitionTimestamp": now}
-        status["phaseTransitionTimestamps"] = [
-            *(before if isinstance(before, list) else []),
-            entry,
-        ]
+        status["phaseTransitionTimestamps"] = [*known, entry]
     if reason is not None:
         status["reason"] = reason
     if phase == "Pending":

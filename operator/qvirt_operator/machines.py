@@ -85,6 +85,8 @@ class Machines:
         if vmi.metadata.annotations.get(GENERATION) == str(vm.metadata.generation):
             return False
         revision = vmi.status.virtual_machine_revision_name
+        if not revision:  # taken over: nobody knows what it was started from
+            return False
         try:
             started = await self._kube.get(paths.revisions(vm.metadata.namespace, revision))
         except NotFound:

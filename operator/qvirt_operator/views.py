@@ -196,12 +196,24 @@ def convert(data: object, kind: type[_V]) -> _V:
     return msgspec.convert(_without_nulls(data), kind)
 
 
-def lenient(data: object, kind: type[_V]) -> _V:
-    """Decode what anybody may have written; nonsense reads as nothing."""
+def lenient(data: Object, kind: type[_V]) -> _V:
+    """Decode what anybody may have written: each field, and each item of a list, that makes no sense reads as absent."""
+    found: Object = {}
+    for field in msgspec.structs.fields(kind):
+        value = _without_nulls(data.get(field.encode_name))
+        if isinstance(value, list):
+            value = [item for item in value if _makes_sense([item], field.type)]
+        if value is not None and _makes_sense(value, field.type):
+            found[field.encode_name] = value
+    return msgspec.convert(found, kind)
+
+
+def _makes_sense(value: object, kind: Any) -> bool:
     try:
-        return msgspec.convert(_without_nulls(data), kind)
+        msgspec.convert(value, kind)
     except msgspec.ValidationError:
-        return kind()
+        return False
+    return True
 
 
 def status_of(data: Object) -> Object:

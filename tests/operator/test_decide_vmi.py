@@ -162,6 +162,13 @@ def test_a_paused_guest_drops_out_of_services() -> None:
     assert decision.pod_condition[1]["status"] == "False"
 
 
+def test_nonsense_in_one_field_does_not_hide_the_others() -> None:
+    conditions = ["odd", {"type": "Paused", "status": "True"}]
+    vmi = instance("Running", conditions=conditions, phaseTransitionTimestamps=[None, 5])
+    assert vmi.phase == "Running"
+    assert vmi.condition("Paused") is not None
+
+
 # --- laws ------------------------------------------------------------------------------------------------------------
 
 JSON = st.recursive(
