@@ -45,6 +45,8 @@ _INSTALLED = (
     "linux-image-cloud-amd64",
 )
 _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
+# Work that a short-lived guest does at a bad time.
+_IDLE_WORK = "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_reap.service"
 _CMDLINE = "root=LABEL=qvirt-root ro console=tty0 console=ttyS0,115200"
 _ROOT_MIB = 2048
 
@@ -73,7 +75,7 @@ def build(
     with tempfile.TemporaryDirectory(dir=output) as name:
         scratch = Path(name)
         root = scratch / "root"
-        loaders = archive.fetch(package for package in packages if package.name in EFI_PACKAGES)
+        loaders = archive.fetch([package for package in packages if package.name in EFI_PACKAGES])
         say("mmdebstrap, some minutes")
         _install(root, scratch, archive.sources)
         say("disk")
@@ -104,7 +106,10 @@ def _install(root: Path, scratch: Path, sources: Path | None) -> None:
         '--customize-hook=: >"$1"/etc/apt/sources.list; : >"$1"/etc/machine-id',
         '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_*_key* "$1"/etc/resolv.conf',
         '--customize-hook=ln -s ../run/systemd/resolve/stub-resolv.conf "$1"/etc/resolv.conf',
+        # mmdebstrap hands the building machine's name on.
+        '--customize-hook=echo cloud-guest >"$1"/etc/hostname',
         '--customize-hook=chroot "$1" systemctl enable systemd-networkd systemd-resolved',
+        f'--customize-hook=chroot "$1" systemctl mask {_IDLE_WORK}',
         _suite(),
         root,
         *_source_lists(sources),

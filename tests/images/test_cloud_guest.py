@@ -60,7 +60,7 @@ def test_cloud_init_ssh_and_agent(
         *("-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"),
     )
     guest.wait_for("cloudy login: ", SLOW)
-    guest.wait_for(r"Cloud-init .* finished .* DataSource DataSourceNoCloud", SLOW)
+    guest.wait_for(r"Cloud-init .* finished at .* Datasource DataSourceNoCloud", SLOW)
     options = ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={tmp_path / 'known'}"]
     command = ["ssh", *options, "-o", "BatchMode=yes", "-i", str(private), "-p"]
     done = subprocess.run(
