@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 GUEST  := build/guest
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint unit setup-run setup-dev guest cloud-guest kubernetes cluster cluster-down clean
+.PHONY: help demo test lint unit setup-run setup-dev guest cloud-guest kubernetes cluster images deploy cluster-down clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -44,6 +44,14 @@ kubernetes: ## Kubernetes' programs: from K8S_BIN_DIR, else built once from Debi
 
 cluster: kubernetes ## a real single-node Kubernetes on this machine
 	@$(PYTHON) cluster/cluster.py up
+
+images: setup-run ## the images that qvirt runs from in a cluster: launcher and operator (build/images)
+	@scripts/install-packages images/packages.txt
+	@$(PYTHON) images/build.py launcher --output build/images
+	@$(PYTHON) images/build.py operator --output build/images
+
+deploy: images ## install qvirt on the cluster of KUBECONFIG (REGISTRY=host:port that its nodes pull from)
+	@$(PYTHON) operator/deploy.py $(if $(REGISTRY),--registry $(REGISTRY))
 
 cluster-down: ## remove the cluster and everything it made
 	@$(PYTHON) cluster/cluster.py down

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Archive:
     def __init__(self, cache: Path, architecture: str, sources: Path | None = None) -> None:
         """`cache` keeps indexes and packages; `sources` replaces the machine's list of sources."""
         self.architecture = architecture
+        self.cache = cache
         self.sources = sources
         self._debs = cache / "debs"
         state = cache / f"apt-{architecture}"
@@ -76,28 +78,36 @@ class Archive:
 
         Raises BuildError naming every package that the configured sources do not have.
         """
-        found: dict[str, Package] = {}
-        missing = []
-        for name in names:
-            try:
-                text = run("apt-cache", *self._options, "show", "--no-all-versions", name)
-            except BuildError:
-                missing.append(name)
-                continue
-            fields = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", text.split("\n\n")[0], re.M))
-            found[name] = Package(
-                fields["Package"],
-                fields["Version"],
-                fields["Architecture"],
-                fields["SHA256"],
-                fields.get("Depends", ""),
-            )
+        wanted = list(names)
+        found = self._shown(wanted)
+        missing = [name for name in wanted if name not in found]
         if missing:
             raise BuildError(
                 f"apt's sources have no {', '.join(missing)} for {self.architecture}: they must name "
                 "Debian 12 (bookworm), component main; give another list with --sources FILE"
             )
         return found
+
+    def _shown(self, names: list[str]) -> dict[str, Package]:
+        """What apt knows of the packages; a name that it doesn't know makes it fail after it told the others."""
+        try:
+            text = run("apt-cache", *self._options, "show", "--no-all-versions", *names)
+        except BuildError:
+            if len(names) == 1:
+                return {}
+            return {name: found for one in names for name, found in self._shown([one]).items()}
+        shown: dict[str, Package] = {}
+        for record in text.strip().split("\n\n"):
+            fields = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", record, re.M))
+            package = Package(
+                fields["Package"],
+                fields["Version"],
+                fields["Architecture"],
+                fields["SHA256"],
+                fields.get("Depends", ""),
+            )
+            shown.setdefault(package.name, package)
+        return shown
 
     def behind(self, metapackage: str) -> str:
         """Name of the real kernel package that a metapackage such as linux-image-686 depends on."""
@@ -107,25 +117,47 @@ class Archive:
                 return word.split()[0]
         raise BuildError(f"{metapackage} names no kernel package, its dependencies are: {depends}")
 
-    def fetch(self, packages: Iterable[Package]) -> dict[str, Path]:
+    def closure(self, names: Iterable[str]) -> list[Package]:
+        """The packages and all that they depend on, without recommendations, as apt would install them on nothing.
+
+        Raises BuildError if apt can't.
+        """
+        wanted = sorted(names)
+        self.resolve(wanted)  # says which are missing
+        text = run(
+            "apt-get",
+            *self._options,
+            "--simulate",
+            "--no-install-recommends",
+            "install",
+            *wanted,
+        )
+        found = re.findall(r"^Inst ([^ :]+)", text, re.M)
+        return list(self.resolve(found).values())
+
+    def fetch(self, packages: Collection[Package]) -> dict[str, Path]:
         """Download what is not there yet; every file is checked against the index's SHA-256."""
-        files: dict[str, Path] = {}
-        for package in packages:
-            kept = self._debs / f"{package.sha256}.deb"
-            if not kept.exists() or _sha256(kept) != package.sha256:
-                self._download(package, kept)
-            files[package.name] = kept
+        files = {package.name: self._debs / f"{package.sha256}.deb" for package in packages}
+        absent = [
+            package
+            for package in packages
+            if not files[package.name].exists() or _sha256(files[package.name]) != package.sha256
+        ]
+        if absent:
+            self._download(absent)
         return files
 
-    def _download(self, package: Package, kept: Path) -> None:
-        scratch = self._debs / f"incoming-{package.sha256}"
-        scratch.mkdir(exist_ok=True)
-        run("apt-get", *self._options, "download", f"{package.name}={package.version}", cwd=scratch)
-        (downloaded,) = scratch.glob("*.deb")
-        if _sha256(downloaded) != package.sha256:
-            raise BuildError(f"{downloaded.name} differs from the archive's index; try again")
-        downloaded.rename(kept)
-        scratch.rmdir()
+    def _download(self, packages: list[Package]) -> None:
+        with tempfile.TemporaryDirectory(prefix="incoming-", dir=self._debs) as name:
+            wanted = [f"{package.name}={package.version}" for package in packages]
+            run("apt-get", *self._options, "download", *wanted, cwd=Path(name), deadline=1800)
+            downloaded = {_sha256(file): file for file in Path(name).glob("*.deb")}
+            for package in packages:
+                if package.sha256 not in downloaded:
+                    raise BuildError(
+                        f"{package.name} {package.version} differs from the archive's index; try again"
+                    )
+                downloaded[package.sha256].rename(self._debs / f"{package.sha256}.deb")
 
 
 def _sha256(file: Path) -> str:

@@ -107,7 +107,7 @@ def _default_cache() -> Path:
 
 def _build(target: Target, options: argparse.Namespace) -> None:
     output: Path = options.output.resolve()
-    recipe = stamp.recipe_hash(target.recipe_files(_ROOT), _ROOT)
+    recipe = stamp.recipe_hash(target.recipe_files(_ROOT), _ROOT.parent)
     if not options.update and stamp.read(output, target.name, recipe, target.outputs):
         print(f"{target.name}: up to date in {output}")
         return

@@ -21,7 +21,7 @@ from qvirt_images.tools import EPOCH
 
 # The user that launchers and container disks run as.
 OWNER = 107
-_CREATED = datetime.datetime.fromtimestamp(EPOCH, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+CREATED = datetime.datetime.fromtimestamp(EPOCH, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 _QCOW2_MAGIC = b"QFI\xfb"
 
 
@@ -40,14 +40,15 @@ def pack(disk: Path, archive: Path, *, name: str, title: str, architecture: str 
         documents = _documents(digest, size, name, title, architecture)
         with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as out:
             for path, document in documents.items():
-                out.addfile(_info(path, len(document)), io.BytesIO(document))
+                out.addfile(info(path, len(document)), io.BytesIO(document))
             layer.seek(0)
-            out.addfile(_info(f"blobs/sha256/{digest}", size), layer)
+            out.addfile(info(f"blobs/sha256/{digest}", size), layer)
     partial.replace(archive)
     return hashlib.sha256(_manifest(documents)).hexdigest()
 
 
-def _info(path: str, size: int, *, mode: int = 0o444, owner: int = 0) -> tarfile.TarInfo:
+def info(path: str, size: int, *, mode: int = 0o444, owner: int = 0) -> tarfile.TarInfo:
+    """A tar entry with a fixed time."""
     info = tarfile.TarInfo(path)
     info.size, info.mode, info.mtime = size, mode, EPOCH
     info.uid = info.gid = owner
@@ -60,11 +61,11 @@ def _layer(disk: Path, out: io.BufferedRandom) -> tuple[int, str]:
         suffix = "qcow2" if source.read(4) == _QCOW2_MAGIC else "img"
         source.seek(0)
         with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            directory = _info("disk", 0, mode=0o555, owner=OWNER)
+            directory = info("disk", 0, mode=0o555, owner=OWNER)
             directory.type = tarfile.DIRTYPE
             tar.addfile(directory)
             name = PurePosixPath("disk", f"{disk.stem}.{suffix}")
-            tar.addfile(_info(str(name), disk.stat().st_size, owner=OWNER), source)
+            tar.addfile(info(str(name), disk.stat().st_size, owner=OWNER), source)
     size = out.tell()
     out.seek(0)
     return size, hashlib.file_digest(out, "sha256").hexdigest()
@@ -74,20 +75,20 @@ def _documents(
     layer: str, layer_size: int, name: str, title: str, architecture: str
 ) -> dict[str, bytes]:
     """All files of the layout but the layer, in the order in which they are written."""
-    config = _json(
+    config = json_bytes(
         {
             "architecture": architecture,
             "config": {"Labels": {"org.opencontainers.image.title": title}},
-            "created": _CREATED,
-            "history": [{"created": _CREATED, "created_by": "qvirt images/build.py"}],
+            "created": CREATED,
+            "history": [{"created": CREATED, "created_by": "qvirt images/build.py"}],
             "os": "linux",
             "rootfs": {"diff_ids": [f"sha256:{layer}"], "type": "layers"},
         }
     )
-    manifest = _json(
+    manifest = json_bytes(
         {
             "annotations": {"org.opencontainers.image.title": title},
-            "config": _descriptor("application/vnd.oci.image.config.v1+json", config),
+            "config": descriptor("application/vnd.oci.image.config.v1+json", config),
             "layers": [
                 {
                     "digest": f"sha256:{layer}",
@@ -99,36 +100,42 @@ def _documents(
             "schemaVersion": 2,
         }
     )
+    return {
+        "oci-layout": json_bytes({"imageLayoutVersion": "1.0.0"}),
+        "index.json": index(manifest, name, architecture),
+        f"blobs/sha256/{hashlib.sha256(config).hexdigest()}": config,
+        f"blobs/sha256/{hashlib.sha256(manifest).hexdigest()}": manifest,
+    }
+
+
+def index(manifest: bytes, name: str, architecture: str) -> bytes:
+    """The layout's entry document for one image; `name` as in `pack`."""
     # skopeo selects by ref.name, containerd names the imported image after its own annotation.
     annotations = {
         "io.containerd.image.name": name,
         "org.opencontainers.image.ref.name": name.rpartition(":")[2] or "latest",
     }
-    descriptor = _descriptor("application/vnd.oci.image.manifest.v1+json", manifest)
+    entry = descriptor("application/vnd.oci.image.manifest.v1+json", manifest)
     platform = {"architecture": architecture, "os": "linux"}
-    index = _json(
+    return json_bytes(
         {
-            "manifests": [descriptor | {"annotations": annotations, "platform": platform}],
+            "manifests": [entry | {"annotations": annotations, "platform": platform}],
             "mediaType": "application/vnd.oci.image.index.v1+json",
             "schemaVersion": 2,
         }
     )
-    return {
-        "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
-        "index.json": index,
-        f"blobs/sha256/{hashlib.sha256(config).hexdigest()}": config,
-        f"blobs/sha256/{hashlib.sha256(manifest).hexdigest()}": manifest,
-    }
 
 
 def _manifest(documents: dict[str, bytes]) -> bytes:
     return list(documents.values())[-1]
 
 
-def _json(value: object) -> bytes:
+def json_bytes(value: object) -> bytes:
+    """Canonical JSON: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _descriptor(media_type: str, blob: bytes) -> dict[str, object]:
+def descriptor(media_type: str, blob: bytes) -> dict[str, object]:
+    """How a document of an image names a blob."""
     digest = hashlib.sha256(blob).hexdigest()
     return {"digest": f"sha256:{digest}", "mediaType": media_type, "size": len(blob)}

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qvirt_images import cloud_guest, demo_guest
+from qvirt_images import cloud_guest, demo_guest, system_image
 from qvirt_images.apt import Archive, Package
 from qvirt_images.demo_guest import Flavour
+from qvirt_images.system_image import Recipe
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,27 @@ _CLOUD = Target(
     cloud_guest.build,
 )
 
+
+def _system_target(recipe: Recipe) -> Target:
+    return Target(
+        recipe.name,
+        recipe.summary,
+        "amd64",
+        system_image.outputs(recipe.name),
+        system_image.TOOLS,
+        lambda images: system_image.recipe_files(recipe, images),
+        lambda archive: system_image.packages(recipe, archive),
+        lambda archive, packages, output, say: system_image.build(
+            recipe, archive.fetch(packages), archive.cache, output, say
+        ),
+    )
+
+
 TARGETS: Mapping[str, Target] = {
-    target.name: target for target in (*map(_demo_target, demo_guest.FLAVOURS.values()), _CLOUD)
+    target.name: target
+    for target in (
+        *map(_demo_target, demo_guest.FLAVOURS.values()),
+        _CLOUD,
+        *map(_system_target, system_image.RECIPES.values()),
+    )
 }

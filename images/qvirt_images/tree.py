@@ -41,6 +41,11 @@ class Tree:
         self._parents(path)
         self.nodes[path] = Node(stat.S_IFREG | mode, data)
 
+    def node(self, path: str, node: Node) -> None:
+        """Add or replace an entry as it is."""
+        self._parents(path)
+        self.nodes[path] = node
+
     def link(self, path: str, target: str) -> None:
         """Add a symbolic link."""
         self._parents(path)

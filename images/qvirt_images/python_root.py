@@ -1,0 +1,93 @@
+"""Debian's Python in an image: without what nobody there imports, compiled beforehand by that very Python."""
+
+from __future__ import annotations
+
+import stat
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from qvirt_images.debian_root import LOADER, Packages
+from qvirt_images.tools import run
+from qvirt_images.tree import Tree
+
+PACKAGES = ("python3.11", "libpython3.11-stdlib", "tzdata", "busybox-static", "media-types")
+#: Where Debian's Python looks for what is not its own.
+SITE = "usr/lib/python3/dist-packages"
+_KERNELS_LOADER = "usr/lib64/ld-linux-x86-64.so.2"
+_STDLIB = "usr/lib/python3.11"
+_UNUSED = (
+    *("config-3.11", "curses", "dbm", "distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data"),
+    *("sqlite3", "test", "tkinter", "turtledemo", "venv", "wsgiref", "xmlrpc"),
+    *("__phello__", "sitecustomize.py", "doctest.py", "pdb.py", "pydoc.py", "turtle.py", "cgi"),
+    *(
+        f"lib-dynload/{name}"
+        for name in ("_codecs_", "_curses", "_dbm", "_sqlite3", "_test", "audioop")
+    ),
+    *(
+        f"lib-dynload/{name}"
+        for name in ("_crypt.", "_tkinter", "nis.", "ossaudiodev", "readline", "spwd", "xx")
+    ),
+)
+#: pyroute2 imports it. (OpenSSL must stay in the launcher too: qemu.qmp imports ssl, for a name in an annotation.)
+LAUNCHER_UNUSED = ("unittest",)
+
+
+def add_python(tree: Tree, packages: Packages, *, without: Iterable[str] = ()) -> None:
+    """Python's interpreter, library and time zones."""
+    unused = tuple(f"{_STDLIB}/{name}" for name in (*_UNUSED, *without))
+    library = [path for path in packages.matching([f"{_STDLIB}/*"]) if not path.startswith(unused)]
+    zones = [
+        path
+        for path in packages.matching(["usr/share/zoneinfo/*"])
+        if not path.startswith(("usr/share/zoneinfo/right/", "usr/share/zoneinfo/posix/"))
+    ]
+    # The loader is named by no library: the kernel starts it for every program.
+    packages.take(tree, [_KERNELS_LOADER, "usr/bin/python3.11", *library, *zones])
+    tree.link("usr/bin/python3", "python3.11")
+
+
+def add_own(tree: Tree, sources: Iterable[Path], skipped: Iterable[str] = ()) -> None:
+    """Our packages, as they are in this tree; `skipped` are directories below them."""
+    for package in sources:
+        for file in sorted(package.rglob("*")):
+            name = file.relative_to(package.parent).as_posix()
+            if not file.is_file() or "__pycache__" in name or name.startswith(tuple(skipped)):
+                continue
+            tree.file(f"{SITE}/{name}", file.read_bytes())
+
+
+def compile_all(whole: Tree, scratch: Path, parts: Iterable[Tree]) -> None:
+    """Add the byte code of every module of the `parts`, made by the Python of the `whole` tree.
+
+    Its validity is not checked at run time: the file system is read-only.
+    """
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+        root = Path(name)
+        _write(whole, root)
+        library = root / "usr/lib/x86_64-linux-gnu"
+        program = ("--library-path", library, root / "usr/bin/python3.11")
+        options = ("--invalidation-mode", "unchecked-hash", "-q", "-s", root, "-p", "/")
+        run(
+            *("env", f"PYTHONHOME={root / 'usr'}", "PYTHONHASHSEED=0", root / LOADER, *program),
+            *("-B", "-S", "-m", "compileall", *options, root / _STDLIB, root / SITE),
+        )
+        for part in parts:
+            for path in [path for path in part.nodes if path.endswith(".py")]:
+                if not path.startswith((_STDLIB, SITE)):
+                    continue
+                directory, _, file = path.rpartition("/")
+                compiled = f"{directory}/__pycache__/{file[:-3]}.cpython-311.pyc"
+                part.file(compiled, (root / compiled).read_bytes())
+
+
+def _write(tree: Tree, root: Path) -> None:
+    for path, node in sorted(tree.nodes.items()):
+        place = root / path
+        if stat.S_ISDIR(node.mode):
+            place.mkdir(exist_ok=True)
+        elif stat.S_ISLNK(node.mode):
+            place.symlink_to(node.data.decode())
+        else:
+            place.write_bytes(node.data)
+            place.chmod(stat.S_IMODE(node.mode))
