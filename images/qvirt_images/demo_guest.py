@@ -164,15 +164,16 @@ def _root(
     tree.link("init", "bin/busybox")
     _dropbear(tree, flavour, opened)
     tree.overlay(SOURCE / "rootfs")
-    wanted = [
-        line
-        for line in (SOURCE / "modules.txt").read_text().splitlines()
-        if line and not line.startswith("#")
-    ]
-    absent = add_modules(tree, kernel, wanted)
+    absent = add_modules(tree, kernel, _lines("modules.txt"))
     if absent:
         say(f"this kernel has no module {', '.join(absent)}")
     return tree
+
+
+def _lines(name: str) -> list[str]:
+    """Lines of a file of the recipe, comments left out."""
+    text = (SOURCE / name).read_text()
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def _applets(busybox: bytes) -> list[str]:
@@ -204,7 +205,7 @@ def _dropbear(tree: Tree, flavour: Flavour, opened: Mapping[str, tarfile.TarFile
 def _boot_files(
     flavour: Flavour, opened: Mapping[str, tarfile.TarFile], vmlinuz: bytes, initrd: bytes
 ) -> dict[str, bytes]:
-    cmdline = (SOURCE / "cmdline").read_text().strip()
+    cmdline = " ".join(_lines("cmdline"))
     files = {"vmlinuz": vmlinuz, "initrd": initrd} | disk.bios_boot(cmdline)
     if flavour.efi:
         shim, grub = (member(opened[name], path) for name, path in EFI_PACKAGES.items())

@@ -38,7 +38,7 @@ def test_cpio_reads_it(tmp_path: Path) -> None:
     ).stdout.decode()
     assert "crw-------   1 0        0          5,   1" in listing
     subprocess.run(
-        ["cpio", "-i", "--no-absolute-filenames", "bin/tool", "init", "etc/odd"],
+        ["cpio", "-id", "--no-absolute-filenames", "bin/tool", "init", "etc/odd"],
         input=cpio(_tree(1)),
         cwd=tmp_path,
         capture_output=True,
