@@ -17,20 +17,29 @@ SITE = "usr/lib/python3/dist-packages"
 _KERNELS_LOADER = "usr/lib64/ld-linux-x86-64.so.2"
 _STDLIB = "usr/lib/python3.11"
 _UNUSED = (
-    *("config-3.11", "curses", "dbm", "distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data"),
-    *("sqlite3", "test", "tkinter", "turtledemo", "venv", "wsgiref", "xmlrpc"),
-    *("__phello__", "sitecustomize.py", "doctest.py", "pdb.py", "pydoc.py", "turtle.py", "cgi"),
+    *(
+        "config-3.11",
+        "distutils",
+        "ensurepip",
+        "idlelib",
+        "lib2to3",
+        "pydoc_data",
+        "test",
+        "tkinter",
+    ),
+    *("turtledemo", "venv", "__phello__", "sitecustomize.py", "turtle.py"),
     *(
         f"lib-dynload/{name}"
-        for name in ("_codecs_", "_curses", "_dbm", "_sqlite3", "_test", "audioop")
+        for name in ("_codecs_", "_curses", "_dbm", "_test", "_tkinter", "audioop")
     ),
-    *(
-        f"lib-dynload/{name}"
-        for name in ("_crypt.", "_tkinter", "nis.", "ossaudiodev", "readline", "spwd", "xx")
-    ),
+    *(f"lib-dynload/{name}" for name in ("nis.", "ossaudiodev", "readline", "xx")),
 )
-#: pyroute2 imports it. (OpenSSL must stay in the launcher too: qemu.qmp imports ssl, for a name in an annotation.)
-LAUNCHER_UNUSED = ("unittest",)
+#: What the operator's packages import and the launcher's don't. (OpenSSL must stay in the launcher too: qemu.qmp imports
+#: ssl, for a name in an annotation.)
+LAUNCHER_UNUSED = (
+    *("curses", "dbm", "sqlite3", "lib-dynload/_sqlite3", "unittest", "wsgiref", "xmlrpc"),
+    *("cgi", "doctest.py", "pdb.py", "pydoc.py"),
+)
 
 
 def add_python(tree: Tree, packages: Packages, *, without: Iterable[str] = ()) -> None:
