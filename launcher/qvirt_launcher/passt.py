@@ -22,6 +22,8 @@ from qvirt_launcher.errors import HostError
 
 _DEADLINE: Final = 10.0
 _PAUSE: Final = 0.02
+#: For what it said to arrive after its exit.
+_LAST_WORDS: Final = 1.0
 
 
 @contextlib.contextmanager
@@ -82,7 +84,9 @@ async def serving(socket: Path, attachment: Attachment, account: Account) -> Asy
     said = bytearray()
     reader = asyncio.create_task(_collect(process.stderr, said), name="passt's messages")
     try:
-        await _await_socket(process, socket, said)
+        if not await _is_listening(process, socket):
+            await asyncio.wait({reader}, timeout=_LAST_WORDS)
+            raise HostError(f"passt: doesn't start: {_cause(process, said)}; use --network user")
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -107,18 +111,23 @@ def _is_socket(path: Path) -> bool:
     return path.is_socket()
 
 
-async def _await_socket(process: asyncio.subprocess.Process, socket: Path, said: bytearray) -> None:
+async def _is_listening(process: asyncio.subprocess.Process, socket: Path) -> bool:
     """passt says nothing when it is ready; its socket is there then."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_DEADLINE):
-            while not _is_socket(socket):
-                if process.returncode is not None:
-                    break
+            while process.returncode is None:
+                if _is_socket(socket):
+                    return True
                 await asyncio.sleep(_PAUSE)
-            else:
-                return
+    return False
+
+
+def _cause(process: asyncio.subprocess.Process, said: bytearray) -> str:
     # passt complains about a missing syslog at each message.
     lines = said.decode(errors="replace").splitlines()
     words = [line for line in lines if line.strip() and not line.startswith("Failed to send")]
-    cause = words[-1] if words else f"it ended with code {process.returncode}"
-    raise HostError(f"passt: doesn't start: {cause}; use --network user")
+    if words:
+        return words[-1]
+    if process.returncode is None:
+        return f"it makes no socket within {_DEADLINE:g} s"
+    return f"it ended with code {process.returncode}"
