@@ -117,9 +117,11 @@ def base() -> Tree:
         "etc/passwd",
         b"root:x:0:0:root:/root:/usr/sbin/nologin\n"
         b"qvirt:x:107:107:qvirt:/:/usr/sbin/nologin\n"
+        # kopf asks who it is.
+        b"operator:x:1000:1000:operator:/:/usr/sbin/nologin\n"
         b"nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
     )
-    tree.file("etc/group", b"root:x:0:\nqvirt:x:107:\nnogroup:x:65534:\n")
+    tree.file("etc/group", b"root:x:0:\nqvirt:x:107:\noperator:x:1000:\nnogroup:x:65534:\n")
     return tree
 
 

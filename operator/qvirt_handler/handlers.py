@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any, Final
 
 import kopf
 
 from qvirt_crds.names import GROUP
 from qvirt_handler.keepers import Keepers
+from qvirt_kube.address import in_cluster_server
 
 PLURAL: Final = "virtualmachineinstances"
 NODE_LABEL: Final = "kubevirt.io/nodeName"
@@ -59,4 +61,8 @@ def _registry(keepers: Keepers) -> kopf.OperatorRegistry:
 
 
 def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    found = kopf.login_with_service_account(**kwargs)
+    if found is None:
+        return kopf.login_with_kubeconfig(**kwargs)
+    # kopf would ask DNS for the API server.
+    return replace(found, server=in_cluster_server(found.server))

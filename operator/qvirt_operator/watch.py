@@ -10,10 +10,12 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import kopf
 
+from qvirt_kube.address import in_cluster_server
 from qvirt_operator.work import Key, Kind
 
 Nudge = Callable[[Key], None]
@@ -98,8 +100,11 @@ def _registry(nudge: Nudge) -> kopf.OperatorRegistry:
 
 
 def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    """As the pod's service account, else by KUBECONFIG."""
-    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    found = kopf.login_with_service_account(**kwargs)
+    if found is None:
+        return kopf.login_with_kubeconfig(**kwargs)
+    # kopf would ask DNS for the API server.
+    return replace(found, server=in_cluster_server(found.server))
 
 
 def keys(body: Any) -> tuple[Key, ...]:
