@@ -89,9 +89,7 @@ def _install(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             say(f"pushed qvirt/{image}")
     for crd in _CRDS:
         _kubectl("apply", "-f", "-", text=definition((_ROOT / "crds" / f"{crd}.yaml").read_text()))
-    say(
-        "definitions applied; VirtualMachine is served as v1 only: there is no virt-api to convert"
-    )
+    say("definitions applied; VirtualMachine is served as v1 only: there is no virt-api to convert")
     _kubectl(
         *("wait", "--for=condition=Established", "--timeout=60s"),
         *(f"crd/{crd}.kubevirt.io" for crd in _CRDS),

@@ -101,9 +101,7 @@ def cluster(kubeconfig: str, request: pytest.FixtureRequest) -> Iterator[Cluster
     namespace = request.node.name.replace("_", "-")[:50]
     found = Cluster(kubeconfig, namespace)
     found.kubectl("create", "namespace", namespace)
-    found.kubectl(
-        "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"
-    )
+    found.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     try:
         yield found
     finally:
