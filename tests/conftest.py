@@ -10,9 +10,21 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).resolve().parent / "golden"
+
+
+# No test times anything: a busy machine is no failure. In CI the same examples every time, elsewhere new ones.
+settings.register_profile(
+    "qvirt",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("CI") == "true",
+    print_blob=True,
+)
+settings.load_profile("qvirt")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
