@@ -30,3 +30,17 @@ DEFAULT_NAMESPACE: Final = "default"
 #: Annotations that hold what the other API version can't say (`convert`).
 ONLY_IN_V1ALPHA1: Final = "v1alpha1.qvirt.io/only-in-v1alpha1"
 ONLY_IN_V1: Final = "v1alpha1.qvirt.io/only-in-v1"
+
+#: Where the components are installed, and their certificates (Secrets ``tls.crt``, ``tls.key``; names are KubeVirt's).
+INSTALL_NAMESPACE: Final = "kubevirt"
+CA_CONFIG_MAP: Final = "kubevirt-ca"
+CA_BUNDLE_KEY: Final = "ca-bundle"
+HANDLER_SECRET: Final = "kubevirt-virt-handler-certs"
+HANDLER_CLIENT_SECRET: Final = "kubevirt-virt-handler-client-certs"
+#: Common names: of virt-handler's server, and of its only client, virt-api.
+HANDLER_SERVER_CN: Final = "kubevirt.io:system:node:virt-handler"
+HANDLER_CLIENT_CN: Final = "kubevirt.io:system:client:virt-handler"
+#: virt-handler serves virt-api here.
+NODE_SERVER_PORT: Final = 8186
+#: Websocket subprotocol of consoles, screens and forwarded ports: bytes in binary messages.
+PLAIN_STREAM: Final = "plain.kubevirt.io"
