@@ -1,13 +1,15 @@
 """What handler (or `qvirt run`) and launcher say to each other over the launcher's control socket.
 
 The dialect is QMP's (`qvirt_qmp.server`): ``{"execute": "vm-sync", "arguments": {...}}``. Descriptors travel beside
-the message (SCM_RIGHTS); the structs name them by their position in that message.
+the message (SCM_RIGHTS); the structs name them by their position in that message. What concerns the guest's agent is in
+`qvirt_crds.agent`.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+from qvirt_crds.agent import AgentReport
 from qvirt_crds.model import Model
 from qvirt_crds.vm import VirtualMachineInstance
 
@@ -161,3 +163,5 @@ class VmReport(Model, frozen=True, kw_only=True):
     argv: tuple[str, ...] = ()
     argv_sha256: str = ""
     interfaces: tuple[GuestInterface, ...] = ()
+    #: None: no agent has been there, and none is waited for with access credentials.
+    agent: AgentReport | None = None
