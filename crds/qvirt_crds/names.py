@@ -35,11 +35,17 @@ ONLY_IN_V1: Final = "v1alpha1.qvirt.io/only-in-v1"
 INSTALL_NAMESPACE: Final = "kubevirt"
 CA_CONFIG_MAP: Final = "kubevirt-ca"
 CA_BUNDLE_KEY: Final = "ca-bundle"
+CA_SECRET: Final = "kubevirt-ca"
+API_SECRET: Final = "kubevirt-virt-api-certs"
 HANDLER_SECRET: Final = "kubevirt-virt-handler-certs"
 HANDLER_CLIENT_SECRET: Final = "kubevirt-virt-handler-client-certs"
 #: Common names: of virt-handler's server, and of its only client, virt-api.
 HANDLER_SERVER_CN: Final = "kubevirt.io:system:node:virt-handler"
 HANDLER_CLIENT_CN: Final = "kubevirt.io:system:client:virt-handler"
+#: The DNS name in the certificate of every virt-handler, whose pods are dialled by address: what a client checks.
+HANDLER_SERVER_NAME: Final = "virt-handler.kubevirt.svc"
+#: Service of virt-api in `INSTALL_NAMESPACE`.
+API_SERVICE: Final = "virt-api"
 #: virt-handler serves virt-api here.
 NODE_SERVER_PORT: Final = 8186
 #: Websocket subprotocol of consoles, screens and forwarded ports: bytes in binary messages.
