@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,33 +145,44 @@ def _processes() -> Iterator[Process]:
                 yield Process(int(name))
 
 
+async def dial(finder: Finder, process: Process, pod_uid: str, name: str) -> socket.socket:
+    """A connection to a socket in the launcher's run directory, after a look at who really listens: the pod's user can write there.
+
+    :raises LauncherMissing: nobody listens (yet).
+    :raises LauncherStrange: the listener isn't of this pod.
+    """
+    who = f"the launcher of pod {pod_uid}"
+    try:
+        handle = process.open_inside(f"{RUN_DIR}/{name}", os.O_PATH | os.O_NOFOLLOW)
+        try:
+            if not stat.S_ISSOCK(os.fstat(handle).st_mode):
+                raise LauncherStrange(f"{who}: {RUN_DIR}/{name} is not a socket")
+            sock = await connect_path(f"/proc/self/fd/{handle}")
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise LauncherMissing(f"{who}: doesn't listen on {name}: {error.strerror}") from error
+    try:
+        with Process(peer_of(sock).pid) as peer:
+            if not finder.belongs(peer, pod_uid):
+                raise LauncherStrange(f"{who}: process {peer.pid} of another pod listens on {name}")
+    except OSError as error:
+        sock.close()
+        raise LauncherMissing(f"{who}: it has ended: {error.strerror}") from error
+    except LauncherStrange:
+        sock.close()
+        raise
+    return sock
+
+
 async def connect(finder: Finder, process: Process, pod_uid: str) -> Monitor:
-    """A session with the launcher, after a look at who really listens on its socket: the pod's user can write beside it.
+    """A session with the launcher.
 
     :raises LauncherMissing: nobody listens (yet).
     :raises LauncherStrange: the listener isn't of this pod.
     """
     name = f"the launcher of pod {pod_uid}"
-    try:
-        handle = process.open_inside(f"{RUN_DIR}/{CONTROL_SOCKET}", os.O_PATH | os.O_NOFOLLOW)
-        try:
-            if not stat.S_ISSOCK(os.fstat(handle).st_mode):
-                raise LauncherStrange(f"{name}: {RUN_DIR}/{CONTROL_SOCKET} is not a socket")
-            sock = await connect_path(f"/proc/self/fd/{handle}")
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise LauncherMissing(f"{name}: doesn't listen: {error.strerror}") from error
-    try:
-        with Process(peer_of(sock).pid) as peer:
-            if not finder.belongs(peer, pod_uid):
-                raise LauncherStrange(f"{name}: process {peer.pid} of another pod listens")
-    except OSError as error:
-        sock.close()
-        raise LauncherMissing(f"{name}: it has ended: {error.strerror}") from error
-    except LauncherStrange:
-        sock.close()
-        raise
+    sock = await dial(finder, process, pod_uid, CONTROL_SOCKET)
     try:
         return await Monitor.connect(sock, name=name)
     except QmpError as error:
