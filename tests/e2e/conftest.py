@@ -13,15 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e import pod_security
+from tests.e2e.guests import DEMO_IMAGE, Guest
 
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = "127.0.0.1:5005"
 _CLUSTER = (sys.executable, str(ROOT / "cluster" / "cluster.py"))
 _DEPLOY = (sys.executable, str(ROOT / "operator" / "deploy.py"))
 _IMAGES = ROOT / "build" / "images"
-_LOCK = Path("/run/qvirt-e2e.lock")
+_DEMO = ROOT / "build" / "guest" / "demo-guest.oci.tar"
+_SEED_IMAGE = "kubevirt/cirros-registry-disk-demo:devel"
+_LOCK = Path("/run/qvirt-deploy.lock")
 
 Object = dict[str, Any]
+
+
+class Refused(Exception):
+    """What kubectl said."""
 
 
 class Cluster:
@@ -29,10 +37,15 @@ class Cluster:
 
     def __init__(self, kubeconfig: str, namespace: str) -> None:
         self._environment = {**os.environ, "KUBECONFIG": kubeconfig}
+        self.kubeconfig = kubeconfig
         self.namespace = namespace
+        self._pods: dict[str, Object] = {}
 
     def kubectl(self, *arguments: str, text: str = "", deadline: float = 120) -> str:
-        """:raise AssertionError: it failed, with what it said."""
+        """What it prints.
+
+        :raise Refused: it failed, with what it said.
+        """
         done = subprocess.run(
             ["kubectl", "-n", self.namespace, *arguments],
             env=self._environment,
@@ -41,8 +54,19 @@ class Cluster:
             text=True,
             timeout=deadline,
         )
-        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+        if done.returncode != 0:
+            raise Refused(f"kubectl {' '.join(arguments)}: {done.stderr}")
         return done.stdout
+
+    def apply(self, *objects: Object) -> None:
+        """Create or change objects, as a user does."""
+        listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self.kubectl("apply", "-f", "-", text=json.dumps(listed))
+
+    def patch(self, kind: str, name: str, **spec: Any) -> None:
+        """Merge into an object's spec."""
+        patch = json.dumps({"spec": spec})
+        self.kubectl("patch", kind, name, "--type=merge", f"--patch={patch}")
 
     def get(self, kind: str, name: str) -> Object:
         """An object; empty when there is none."""
@@ -57,12 +81,56 @@ class Cluster:
         )["items"]
         return found
 
+    def phase(self, name: str) -> str:
+        """Of an instance; empty when there is none."""
+        return str(self.get("vmi", name).get("status", {}).get("phase", ""))
+
+    def printable(self, name: str) -> str:
+        """What `kubectl get vm` shows."""
+        return str(self.get("vm", name).get("status", {}).get("printableStatus", ""))
+
+    def condition(self, kind: str, name: str, which: str) -> Object:
+        """A condition of an object; empty: it has none of the type."""
+        conditions = self.get(kind, name).get("status", {}).get("conditions") or []
+        return next((c for c in conditions if c["type"] == which), {})
+
+    def pods(self, name: str) -> list[Object]:
+        """The launcher pods of an instance."""
+        return self.items("pods", f"vmi.kubevirt.io/id={name}")
+
+    def reasons(self, name: str) -> list[str]:
+        """Of the Events about the objects of this name."""
+        selector = f"--field-selector=involvedObject.name={name}"
+        listed = json.loads(self.kubectl("get", "events", selector, "-o=json"))["items"]
+        return [event["reason"] for event in listed]
+
+    def running(self, name: str, deadline: float = 240) -> Guest:
+        """The guest of an instance, as soon as it answers at the address of its status."""
+        self.until(f"{name} runs", lambda: self.phase(name) == "Running", deadline)
+        found: list[Guest] = []
+
+        def answers() -> bool:
+            interfaces = self.get("vmi", name)["status"].get("interfaces") or [{}]
+            guest = Guest(interfaces[0].get("ipAddress") or "0.0.0.0")
+            found[:] = [guest]
+            return guest.answers()
+
+        self.until(f"the guest of {name} answers", answers, deadline)
+        for pod in self.pods(name):
+            self._pods[pod["metadata"]["uid"]] = pod
+        return found[0]
+
     def until(self, what: str, holds: Callable[[], bool], deadline: float = 180) -> None:
         """:raise AssertionError: not in time; the message has what the namespace looks like."""
         end = time.monotonic() + deadline
         while not holds():
             assert time.monotonic() < end, f"{what}: not within {deadline} s\n{self._picture()}"
             time.sleep(0.5)
+
+    def check_pods(self) -> None:
+        """Every launcher pod that was seen keeps PodSecurity `restricted`, also where the cluster doesn't look."""
+        for pod in self._pods.values():
+            assert not pod_security.breaches(pod["spec"]), pod["metadata"]["name"]
 
     def _picture(self) -> str:
         wide = self.kubectl("get", "vms,vmis,pods", "-o=wide")
@@ -72,10 +140,7 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def kubeconfig() -> Iterator[str]:
-    """qvirt deployed, by the images of this tree. A cluster that was up before stays up, without qvirt.
-
-    One session at a time: the machine has one cluster.
-    """
+    """qvirt deployed, by the images of this tree. A cluster that was up before stays up, with qvirt."""
     for image in ("launcher", "operator"):
         _run(sys.executable, str(ROOT / "images" / "build.py"), image, "--output", str(_IMAGES))
     with _LOCK.open("w") as lock:
@@ -85,27 +150,30 @@ def kubeconfig() -> Iterator[str]:
         if ours:
             _run(*_CLUSTER, "up")
         path = _run(*_CLUSTER, "kubeconfig").strip()
-        environment = {"KUBECONFIG": path}
-        try:
-            _run(*_DEPLOY, environment=environment)
-            yield path
-            _run(*_DEPLOY, "--delete", environment=environment)
-        finally:
-            if ours:
-                _run(*_CLUSTER, "down")
+        _run(*_DEPLOY, environment={"KUBECONFIG": path})
+    try:
+        for name in (DEMO_IMAGE, _SEED_IMAGE):
+            push(_DEMO, name)
+        yield path
+        if ours:
+            _run(*_DEPLOY, "--delete", environment={"KUBECONFIG": path})
+    finally:
+        if ours:
+            _run(*_CLUSTER, "down")
 
 
 @pytest.fixture
 def cluster(kubeconfig: str, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A namespace of its own, gone with all that is in it when the test ends."""
-    namespace = request.node.name.replace("_", "-")[:50]
+    namespace = f"{request.node.name.replace('_', '-')[:45].rstrip('-')}-{os.getpid()}"
     found = Cluster(kubeconfig, namespace)
     found.kubectl("create", "namespace", namespace)
     found.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     try:
         yield found
+        found.check_pods()
     finally:
-        found.kubectl("delete", "namespace", namespace, "--timeout=120s", deadline=150)
+        found.kubectl("delete", "namespace", namespace, "--timeout=180s", deadline=200)
 
 
 def push(archive: Path, name: str) -> None:
