@@ -130,6 +130,18 @@ class StopArguments(Model, frozen=True, kw_only=True):
     grace_period_seconds: int | None = None
 
 
+class ScreenshotArguments(Model, frozen=True, kw_only=True):
+    """Arguments of ``vm-screenshot``. ``wake``: move the pointer a bit first, so that a screen saver lets go."""
+
+    wake: bool = False
+
+
+class ScreenshotReturn(Model, frozen=True, kw_only=True):
+    """Return of ``vm-screenshot``: a PNG in base64."""
+
+    png: str
+
+
 class GuestInterface(Model, frozen=True, kw_only=True):
     """What is known of one of the guest's interfaces."""
 
