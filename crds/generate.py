@@ -14,9 +14,11 @@ from qvirt_crds import (
     defaults_table,
     devices,
     domain,
+    kubevirt,
     replicaset,
     schema,
     v1alpha1,
+    v1alpha1_replicaset,
     vm,
     volumes,
 )
@@ -39,7 +41,8 @@ def generated() -> dict[Path, str]:
 def field_comments() -> dict[tuple[type, str], str]:
     """The ``#:`` comments above the fields of structs, by struct and wire name."""
     found: dict[tuple[type, str], str] = {}
-    for module in (devices, domain, replicaset, v1alpha1, vm, volumes):
+    modules = (devices, domain, kubevirt, replicaset, v1alpha1, v1alpha1_replicaset, vm, volumes)
+    for module in modules:
         for kind in vars(module).values():
             if isinstance(kind, type) and issubclass(kind, Model):
                 names = {f.name: f.encode_name for f in msgspec.structs.fields(kind)}

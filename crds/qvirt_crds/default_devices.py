@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+import re
+from typing import Final, Literal, assert_never
 
 from msgspec.structs import replace
 
@@ -26,11 +27,22 @@ from qvirt_crds.volumes import Volume
 
 Target = DiskTarget | LunTarget | CdromTarget | FloppyTarget
 
-#: The card of an instance that asks for no network and does not decline one.
-POD_INTERFACE: Final = Interface(name="default", model="virtio", bridge=Empty())
+MACHINE_TYPES: Final = re.compile(r"q35|pc|microvm|pc-(?:q35|i440fx)-[A-Za-z0-9.+_-]+")
+
+#: Name of the card, and of its network, of an instance that asks for none and does not decline one.
+POD_INTERFACE: Final = "default"
 
 #: KubeVirt's name for the tablet of ``autoattachInputDevice``.
 AUTOATTACHED_INPUT: Final = "default-0"
+
+
+def pod_interface(binding: Literal["bridge", "masquerade"]) -> Interface:
+    """The card of an instance that asks for no network and does not decline one."""
+    match binding:
+        case "bridge":
+            return Interface(name=POD_INTERFACE, model="virtio", bridge=Empty())
+        case "masquerade":
+            return Interface(name=POD_INTERFACE, model="virtio", masquerade=Empty())
 
 
 def chipset(machine_type: str) -> str:

@@ -11,7 +11,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from qvirt_crds.default_devices import POD_INTERFACE, default_pull_policy, with_device_defaults
+from qvirt_crds.configuration import DEFAULT, Configuration
+from qvirt_crds.default_devices import default_pull_policy, pod_interface, with_device_defaults
 from qvirt_crds.default_features import with_feature_defaults, with_hyperv_timer
 from qvirt_crds.domain import (
     Cpu,
@@ -28,24 +29,31 @@ from qvirt_crds.quantity import Quantity, parse_quantity
 from qvirt_crds.vm import VirtualMachineInstance, VirtualMachineInstanceSpec
 from qvirt_crds.volumes import Network, PodNetwork, Volume
 
-MACHINE_TYPE: Final = "q35"
-CPU_MODEL: Final = "host-model"
+#: Without a configuration that says otherwise.
+MACHINE_TYPE: Final = DEFAULT.machine_type
 
 
 def apply_defaults(
-    vmi: VirtualMachineInstance, *, new_uuid: Callable[[], str]
+    vmi: VirtualMachineInstance,
+    *,
+    new_uuid: Callable[[], str],
+    configuration: Configuration = DEFAULT,
 ) -> VirtualMachineInstance:
     """The instance with every default written out. Applying it again changes nothing.
 
     Total: a spec that `validate_vmi` refuses comes back with what could be filled in.
 
     :param new_uuid: makes the SMBIOS UUID of an instance that brings none (``lambda: str(uuid.uuid4())``).
+    :param configuration: of the cluster.
     """
     spec = vmi.spec
-    domain = _with_domain_defaults(spec.domain, new_uuid)
-    spec = _with_pod_network(
-        replace(spec, domain=domain, architecture=spec.architecture or "amd64")
+    spec = replace(
+        spec,
+        domain=_with_domain_defaults(spec.domain, new_uuid, configuration),
+        architecture=spec.architecture or "amd64",
+        eviction_strategy=spec.eviction_strategy or configuration.eviction_strategy,
     )
+    spec = _with_pod_network(spec, configuration)
     volumes = tuple(map(_with_pull_policy, spec.volumes))
     devices = with_device_defaults(spec.domain, volumes)
     return replace(
@@ -54,7 +62,9 @@ def apply_defaults(
     )
 
 
-def _with_domain_defaults(domain: Domain, new_uuid: Callable[[], str]) -> Domain:
+def _with_domain_defaults(
+    domain: Domain, new_uuid: Callable[[], str], configuration: Configuration
+) -> Domain:
     firmware = domain.firmware or Firmware()
     features = with_feature_defaults(domain.features)
     clock = with_hyperv_timer(domain.clock, features)
@@ -63,10 +73,12 @@ def _with_domain_defaults(domain: Domain, new_uuid: Callable[[], str]) -> Domain
     resources = _with_requests(domain.resources)
     return replace(
         domain,
-        machine=Machine(type=(domain.machine and domain.machine.type) or MACHINE_TYPE),
+        machine=Machine(
+            type=(domain.machine and domain.machine.type) or configuration.machine_type
+        ),
         resources=resources,
         memory=_with_guest_memory(domain.memory, resources),
-        cpu=_with_topology(domain.cpu or Cpu(), resources),
+        cpu=_with_topology(domain.cpu or Cpu(), resources, configuration.cpu_model),
         firmware=firmware if firmware.uuid else replace(firmware, uuid=new_uuid()),
         clock=clock,
         features=features,
@@ -118,9 +130,9 @@ def _whole_cpus(quantity: Quantity) -> int:
     return max(1, -(-value.numerator // value.denominator))
 
 
-def _with_topology(cpu: Cpu, resources: Resources) -> Cpu:
+def _with_topology(cpu: Cpu, resources: Resources, model: str) -> Cpu:
     sockets, cores, threads = cpu_topology(cpu, resources)
-    return replace(cpu, sockets=sockets, cores=cores, threads=threads, model=cpu.model or CPU_MODEL)
+    return replace(cpu, sockets=sockets, cores=cores, threads=threads, model=cpu.model or model)
 
 
 def _with_present_timers(timers: Timers) -> Timers:
@@ -136,15 +148,18 @@ def _with_present_timers(timers: Timers) -> Timers:
     )
 
 
-def _with_pod_network(spec: VirtualMachineInstanceSpec) -> VirtualMachineInstanceSpec:
+def _with_pod_network(
+    spec: VirtualMachineInstanceSpec, configuration: Configuration
+) -> VirtualMachineInstanceSpec:
     devices = spec.domain.devices
     if spec.networks or devices.interfaces or devices.autoattach_pod_interface is False:
         return spec
-    devices = replace(devices, interfaces=(POD_INTERFACE,))
+    card = pod_interface(configuration.default_interface)
+    devices = replace(devices, interfaces=(card,))
     return replace(
         spec,
         domain=replace(spec.domain, devices=devices),
-        networks=(Network(name=POD_INTERFACE.name, pod=PodNetwork()),),
+        networks=(Network(name=card.name, pod=PodNetwork()),),
     )
 
 

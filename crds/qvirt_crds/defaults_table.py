@@ -62,6 +62,11 @@ _DISKS: Final = "spec.domain.devices.disks[0]"
 DEFAULTS: Final[tuple[Default, ...]] = (
     Default(path="spec.architecture", value="amd64", reason="the only one there is yet"),
     Default(
+        path="spec.evictionStrategy",
+        value="None",
+        reason=f"{_KUBEVIRT}; the KubeVirt object's `evictionStrategy` if it says one",
+    ),
+    Default(
         path="spec.domain.machine.type",
         value="q35",
         reason=f"{_KUBEVIRT}: PCI Express, AHCI and OVMF with Secure Boot need it",
@@ -264,7 +269,6 @@ DEFAULTS: Final[tuple[Default, ...]] = (
 UNSET: Final[tuple[Unset, ...]] = (
     Unset(path="spec.terminationGracePeriodSeconds", meaning="30 seconds"),
     Unset(path="spec.hostname", meaning="the VM's name up to its first dot"),
-    Unset(path="spec.evictionStrategy", meaning="None"),
     Unset(path="spec.domain.cpu.maxSockets", meaning="no more sockets than `sockets`"),
     Unset(path="spec.domain.firmware.bootloader", meaning="SeaBIOS"),
     Unset(path="spec.domain.firmware.serial", meaning="an empty SMBIOS serial number"),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from qvirt_crds.default_devices import MACHINE_TYPES
 from qvirt_crds.defaults import cpu_topology
 from qvirt_crds.domain import Clock, Cpu, Domain
 from qvirt_crds.errors import Cause
@@ -15,7 +16,6 @@ from qvirt_crds.rules_values import machine_type_of, not_implemented, printable,
 
 MAX_VCPUS: Final = 512
 MIN_MEMORY: Final = 1_000_000
-MACHINE_TYPES: Final = re.compile(r"q35|pc|microvm|pc-(?:q35|i440fx)-[A-Za-z0-9.+_-]+")
 _ALLOWED: Final = "[q35* pc-q35* pc pc-i440fx-* microvm]"
 _CPU_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _RESOURCES: Final = ("cpu", "memory", "ephemeral-storage")

@@ -24,8 +24,13 @@ _MAX_ACPI_INDEX: Final = 16 * 1024 - 1
 _PRIVATE_OPTIONS: Final = range(224, 255)
 
 
-def check_networks(spec: VirtualMachineInstanceSpec, path: str) -> Iterator[Cause]:
-    """All that is wrong with an instance's interfaces and networks."""
+def check_networks(
+    spec: VirtualMachineInstanceSpec, path: str, *, permit_bridge: bool = True
+) -> Iterator[Cause]:
+    """All that is wrong with an instance's interfaces and networks.
+
+    :param permit_bridge: whether a guest may be bridged to the pod network.
+    """
     interfaces, networks = spec.domain.devices.interfaces, spec.networks
     cards, nets = f"{path}.domain.devices.interfaces", f"{path}.networks"
     yield from at_most(len(interfaces), cards)
@@ -34,6 +39,10 @@ def check_networks(spec: VirtualMachineInstanceSpec, path: str) -> Iterator[Caus
     by_name = {n.name: n for n in networks}
     for index, interface in enumerate(interfaces):
         yield from _interface(interface, by_name.get(interface.name), f"{cards}[{index}]")
+        network = by_name.get(interface.name)
+        if not permit_bridge and interface.bridge is not None and network and network.pod:
+            message = "Bridge on pod network configuration is not enabled under kubevirt-config"
+            yield Cause(path=f"{cards}[{index}].name", message=message)
     yield from _acpi_indices(interfaces, cards)
     for index, network in enumerate(networks):
         yield from _network(network, f"{nets}[{index}]")

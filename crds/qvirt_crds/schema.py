@@ -6,41 +6,55 @@ is the admission webhook's job, which sees what the user sent. A schema refuses 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from msgspec import inspect
 
 from qvirt_crds import v1alpha1
+from qvirt_crds.kubevirt import KubeVirt
 from qvirt_crds.meta import JsonObject
 from qvirt_crds.model import Model
 from qvirt_crds.names import GROUP
 from qvirt_crds.replicaset import VirtualMachineInstanceReplicaSet
+from qvirt_crds.structural import Comments, docstring, schema_of
+from qvirt_crds.v1alpha1_replicaset import VirtualMachineReplicaSet
 from qvirt_crds.vm import VirtualMachine, VirtualMachineInstance
-
-#: (struct's name, field's wire name) -> sentence for ``kubectl explain``; the generator reads them from the sources.
-Comments = Mapping[tuple[type, str], str]
 
 #: Where the conversion webhook answers; the installer writes the namespace and the CA bundle that it uses.
 WEBHOOK_SERVICE: Final = "virt-api"
 WEBHOOK_NAMESPACE: Final = "kubevirt"
 WEBHOOK_PATH: Final = "/convert"
 
-#: Kubernetes' own pattern for quantities.
-_QUANTITY: Final = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
-#: Lists that KubeVirt limits.
-_LIMITED: Final = ("disks", "interfaces", "networks", "volumes")
-_MAX_ITEMS: Final = 256
-#: Kubernetes' own to check: a CRD may say nothing of an object's metadata.
+#: A status: what is in it is its writers' to know.
 _OPEN: Final[JsonObject] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 _AGE: Final[JsonObject] = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
+_REPLICAS: Final[list[JsonObject]] = [
+    {"name": "Desired", "type": "integer", "jsonPath": ".spec.replicas"},
+    {"name": "Current", "type": "integer", "jsonPath": ".status.replicas"},
+    {"name": "Ready", "type": "integer", "jsonPath": ".status.readyReplicas"},
+    _AGE,
+]
+_SCALED: Final[JsonObject] = {
+    "status": {},
+    "scale": {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.labelSelector",
+    },
+}
 
 
 def definitions(comments: Comments | None = None) -> tuple[JsonObject, ...]:
     """All CustomResourceDefinitions, ready to be applied."""
     comments = comments or {}
-    return (_machines(comments), _instances(comments), _replica_sets(comments))
+    return (
+        _machines(comments),
+        _instances(comments),
+        _replica_sets(comments),
+        _old_replica_sets(comments),
+        _installations(comments),
+    )
 
 
 def _machines(comments: Comments) -> JsonObject:
@@ -95,23 +109,48 @@ def _instances(comments: Comments) -> JsonObject:
 
 
 def _replica_sets(comments: Comments) -> JsonObject:
-    columns = [
-        {"name": "Desired", "type": "integer", "jsonPath": ".spec.replicas"},
-        {"name": "Current", "type": "integer", "jsonPath": ".status.replicas"},
-        {"name": "Ready", "type": "integer", "jsonPath": ".status.readyReplicas"},
-        _AGE,
-    ]
     root = _root(VirtualMachineInstanceReplicaSet, comments, _OPEN)
-    current = _served("v1", root, columns, storage=True)
-    alias = _deprecated(_served("v1alpha3", root, columns))
-    scale = {
-        "specReplicasPath": ".spec.replicas",
-        "statusReplicasPath": ".status.replicas",
-        "labelSelectorPath": ".status.labelSelector",
-    }
-    versions = [{**v, "subresources": {"status": {}, "scale": scale}} for v in (current, alias)]
+    current = _served("v1", root, _REPLICAS, storage=True)
+    alias = _deprecated(_served("v1alpha3", root, _REPLICAS))
+    versions = [{**v, "subresources": _SCALED} for v in (current, alias)]
     names = ["vmirs", "vmirss"]
     return _definition("VirtualMachineInstanceReplicaSet", names, versions)
+
+
+def _old_replica_sets(comments: Comments) -> JsonObject:
+    """The seed's. Scaling it is ours: v1alpha1 had no subresources."""
+    root = _root(VirtualMachineReplicaSet, comments, _OPEN)
+    version = {
+        **_served("v1alpha1", root, _REPLICAS, storage=True),
+        "subresources": _SCALED,
+    }
+    return _definition("VirtualMachineReplicaSet", ["vmrs", "vmrss"], [version])
+
+
+def _installations(comments: Comments) -> JsonObject:
+    """What qvirt does not know of the settings is kept, so that it can be reported."""
+    columns = [_AGE, {"name": "Phase", "type": "string", "jsonPath": ".status.phase"}]
+    root = _root(KubeVirt, comments, _OPEN)
+    root["properties"]["spec"] = _keeping(root["properties"]["spec"])
+    versions = [
+        {**version, "subresources": {"status": {}}}
+        for version in (
+            _served("v1", root, columns, storage=True),
+            _deprecated(_served("v1alpha3", root, columns)),
+        )
+    ]
+    definition = _definition("KubeVirt", ["kv", "kvs"], versions)
+    definition["metadata"]["labels"] = {GROUP: "", f"operator.{GROUP}": ""}
+    return definition
+
+
+def _keeping(schema: JsonObject) -> JsonObject:
+    """The schema with objects that may have more fields than it names."""
+    if schema.get("type") != "object" or "additionalProperties" in schema:
+        return schema
+    inner = {key: _keeping(value) for key, value in schema.get("properties", {}).items()}
+    more = {"x-kubernetes-preserve-unknown-fields": True}
+    return {**schema, **({"properties": inner} if inner else {}), **more}
 
 
 def _condition(kind: str, *, name: str = "", priority: int = 0) -> JsonObject:
@@ -170,7 +209,7 @@ def _root(kind: type[Model], comments: Comments, status: JsonObject) -> JsonObje
     spec = next(field for field in info.fields if field.encode_name == "spec")
     return {
         "type": "object",
-        "description": _docstring(kind),
+        "description": docstring(kind),
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string"},
@@ -180,72 +219,3 @@ def _root(kind: type[Model], comments: Comments, status: JsonObject) -> JsonObje
             "status": status,
         },
     }
-
-
-def schema_of(info: inspect.Type, comments: Comments) -> JsonObject:
-    """The structural schema of a type of the contract."""
-    match info:
-        case inspect.StructType():
-            return _struct(info, comments)
-        case inspect.VarTupleType(item_type=item):
-            return {"type": "array", "items": schema_of(item, comments)}
-        case inspect.DictType(value_type=inspect.AnyType()):
-            return dict(_OPEN)
-        case inspect.DictType(value_type=value):
-            return {"type": "object", "additionalProperties": schema_of(value, comments)}
-        case inspect.UnionType(types=types):
-            return _union([t for t in types if not isinstance(t, inspect.NoneType)], comments)
-        case inspect.LiteralType(values=values):
-            return {"type": "string", "enum": list(values)}
-        case inspect.StrType():
-            return {"type": "string"}
-        case inspect.BoolType():
-            return {"type": "boolean"}
-        case inspect.IntType():
-            return {"type": "integer", "format": "int64"}
-        case _:
-            raise NotImplementedError(f"a field of type {info} in the contract")
-
-
-def _struct(info: inspect.StructType, comments: Comments) -> JsonObject:
-    schema: JsonObject = {"type": "object", "description": _docstring(info.cls)}
-    properties = {field.encode_name: _field(info.cls, field, comments) for field in info.fields}
-    required = [field.encode_name for field in info.fields if field.required]
-    if required:
-        schema["required"] = required
-    if properties:
-        schema["properties"] = properties
-    return schema
-
-
-def _field(owner: type, field: inspect.Field, comments: Comments) -> JsonObject:
-    if field.encode_name == "metadata":
-        return dict(_OPEN)
-    schema = schema_of(field.type, comments)
-    if field.encode_name in _LIMITED and schema["type"] == "array":
-        schema["maxItems"] = _MAX_ITEMS
-    if comment := comments.get((owner, field.encode_name)):
-        schema["description"] = _plain(comment)
-    return schema
-
-
-def _union(types: list[inspect.Type], comments: Comments) -> JsonObject:
-    if len(types) == 1:
-        return schema_of(types[0], comments)
-    if all(isinstance(t, inspect.LiteralType) for t in types):
-        words = [w for t in types if isinstance(t, inspect.LiteralType) for w in t.values]
-        return {"type": "string", "enum": words}
-    # str, int and float together: a quantity. Kubernetes has no schema for a fraction that is not in quotes.
-    return {
-        "anyOf": [{"type": "integer"}, {"type": "string"}],
-        "pattern": _QUANTITY,
-        "x-kubernetes-int-or-string": True,
-    }
-
-
-def _docstring(kind: type) -> str:
-    return _plain(kind.__doc__ or "")
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.replace("``", "").split())

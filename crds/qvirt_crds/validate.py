@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from qvirt_crds.configuration import DEFAULT, Configuration
 from qvirt_crds.default_devices import chipset
 from qvirt_crds.devices import Devices
 from qvirt_crds.errors import Cause
@@ -22,15 +23,20 @@ _DNS_POLICIES: Final = ("", "ClusterFirst", "ClusterFirstWithHostNet", "Default"
 _PROBES: Final = ("exec", "httpGet", "tcpSocket", "guestAgentPing")
 
 
-def validate_vmi(vmi: VirtualMachineInstance, path_prefix: str = "spec") -> tuple[Cause, ...]:
+def validate_vmi(
+    vmi: VirtualMachineInstance,
+    path_prefix: str = "spec",
+    configuration: Configuration = DEFAULT,
+) -> tuple[Cause, ...]:
     """Every reason why this instance can't run; empty when it can, as far as its spec tells.
 
     :param path_prefix: where the instance's spec stands in what the user wrote (``spec.template.spec`` for a VM).
+    :param configuration: of the cluster, which may refuse more.
     """
-    return validate_spec(vmi.spec, path_prefix)
+    return validate_spec(vmi.spec, path_prefix, configuration)
 
 
-def validate_vm(vm: VirtualMachine) -> tuple[Cause, ...]:
+def validate_vm(vm: VirtualMachine, configuration: Configuration = DEFAULT) -> tuple[Cause, ...]:
     """Every reason why this VirtualMachine is not acceptable, those of its template included."""
     causes = []
     if vm.spec.running is None and vm.spec.run_strategy is None:
@@ -38,7 +44,7 @@ def validate_vm(vm: VirtualMachine) -> tuple[Cause, ...]:
     if vm.spec.running is not None and vm.spec.run_strategy is not None:
         message = "Running and RunStrategy are mutually exclusive. Note that Running is deprecated, please use RunStrategy instead"
         causes.append(Cause(path="spec.running", message=message))
-    return (*causes, *validate_spec(vm.spec.template.spec, "spec.template.spec"))
+    return (*causes, *validate_spec(vm.spec.template.spec, "spec.template.spec", configuration))
 
 
 def validate_metadata(metadata: ObjectMeta) -> tuple[Cause, ...]:
@@ -60,14 +66,16 @@ def validate_metadata(metadata: ObjectMeta) -> tuple[Cause, ...]:
     return tuple(causes)
 
 
-def validate_spec(spec: VirtualMachineInstanceSpec, path: str) -> tuple[Cause, ...]:
+def validate_spec(
+    spec: VirtualMachineInstanceSpec, path: str, configuration: Configuration = DEFAULT
+) -> tuple[Cause, ...]:
     """`validate_vmi` for a spec alone."""
     machine_type = machine_type_of(spec.domain)
     return (
         *check_domain(spec.domain, f"{path}.domain"),
         *_devices(spec.domain.devices, machine_type, f"{path}.domain.devices"),
         *check_storage(spec, machine_type, path),
-        *check_networks(spec, path),
+        *check_networks(spec, path, permit_bridge=configuration.permit_bridge),
         *_boot_order(spec.domain.devices, f"{path}.domain.devices"),
         *_pod(spec, path),
     )

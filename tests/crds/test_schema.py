@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from qvirt_crds import schema, v1alpha1
+from qvirt_crds import schema, structural, v1alpha1
 from qvirt_crds.document import parse
 from qvirt_crds.quantity import parse_quantity
 from qvirt_crds.vm import VirtualMachine, VirtualMachineInstance
@@ -179,11 +179,15 @@ def test_names_columns_and_versions() -> None:
         ("VirtualMachineInstance", "v1alpha3"): ["Age", "Phase", "IP", "NodeName", "Ready", "Live-Migratable", "Paused"],
         ("VirtualMachineInstanceReplicaSet", "v1"): ["Desired", "Current", "Ready", "Age"],
         ("VirtualMachineInstanceReplicaSet", "v1alpha3"): ["Desired", "Current", "Ready", "Age"],
+        ("VirtualMachineReplicaSet", "v1alpha1"): ["Desired", "Current", "Ready", "Age"],
+        ("KubeVirt", "v1"): ["Age", "Phase"],
+        ("KubeVirt", "v1alpha3"): ["Age", "Phase"],
     }  # fmt: skip
     stored = {
         (k, v["name"]) for k, c in CRDS.items() for v in c["spec"]["versions"] if v["storage"]
     }
-    assert stored == {(kind, "v1") for kind in CRDS}
+    old = "VirtualMachineReplicaSet"
+    assert stored == {(kind, "v1alpha1" if kind == old else "v1") for kind in CRDS}
     assert [v.get("subresources") for v in vm["spec"]["versions"]] == [{"status": {}}] * 3
     assert [v.get("subresources") for v in vmi["spec"]["versions"]] == [None, None]
     scale = {
@@ -193,6 +197,8 @@ def test_names_columns_and_versions() -> None:
     }
     replica_sets = CRDS["VirtualMachineInstanceReplicaSet"]["spec"]["versions"]
     assert [v["subresources"] for v in replica_sets] == [{"status": {}, "scale": scale}] * 2
+    (old_replica_sets,) = CRDS[old]["spec"]["versions"]
+    assert old_replica_sets["subresources"] == {"status": {}, "scale": scale}
     assert vm["spec"]["conversion"]["strategy"] == "Webhook"
     assert "conversion" not in vmi["spec"]
 
@@ -200,12 +206,12 @@ def test_names_columns_and_versions() -> None:
 @pytest.mark.parametrize("text", ["64M", "64Mi", "1500m", "1.5", "1e3", "-1", ".5k", "1E", "0"])
 def test_the_pattern_of_quantities_takes_what_we_read(text: str) -> None:
     parse_quantity(text)
-    assert re.search(schema._QUANTITY, text)
+    assert re.search(structural.QUANTITY, text)
 
 
 @pytest.mark.parametrize("text", ["lots", "64MB", "", "1 M", "K"])
 def test_the_pattern_of_quantities_refuses_what_we_refuse(text: str) -> None:
-    assert not re.search(schema._QUANTITY, text)
+    assert not re.search(structural.QUANTITY, text)
 
 
 def test_kubectl_explain_reads_well(generator: ModuleType) -> None:
