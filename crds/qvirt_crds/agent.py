@@ -160,10 +160,12 @@ class PasswordArguments(Model, frozen=True, kw_only=True):
 
 
 class AuthorizedKeysArguments(Model, frozen=True, kw_only=True):
-    """Arguments of ``agent-authorized-keys``: the ssh keys that open the user's account; others that are there stay."""
+    """Arguments of ``agent-authorized-keys``: ssh keys that are to open the user's account."""
 
     user: str
     keys: tuple[str, ...]
+    #: Whether these become the only ones; agents before QEMU 5.2 know no other way.
+    reset: bool = False
 
 
 class AgentInterface(Model, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The launcher's own commands, and the way to QEMU's: what a client of the control and introspection sockets may ask.
 
-``vm-sync``, ``vm-query``, ``vm-stop`` and ``vm-recorder`` are ours; everything else goes to QEMU through the multiplexer, under
-its policy. The control socket is for the user that the launcher runs as, and for root.
+``vm-sync``, ``vm-query``, ``vm-stop`` and ``vm-recorder`` are ours, ``agent-*`` go to the guest's agent; everything else goes to QEMU through
+the multiplexer, under its policy. The control socket is for the user that the launcher runs as, and for root.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from qvirt_crds import agent
 from qvirt_crds.model import Model
 from qvirt_crds.report import StopArguments, SyncArguments
+from qvirt_launcher.agent_requests import Requests
+from qvirt_launcher.errors import AgentError
 from qvirt_launcher.inputs import StopRequested
 from qvirt_launcher.launcher import Launcher
 from qvirt_qmp.errors import CommandFailed, Refused
 from qvirt_qmp.session import Call
 
-T = TypeVar("T", bound=Model)
+T = TypeVar("T", bound=msgspec.Struct)
 
 _GENERIC: Final = "GenericError"
 
@@ -35,11 +38,13 @@ class Control:
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
+        self._requests = Requests(launcher.agent, launcher.programs)
         self._commands: dict[str, Callable[[Call], Awaitable[object]]] = {
             "vm-sync": self._sync,
             "vm-query": self._query,
             "vm-stop": self._stop,
             "vm-recorder": self._recorder,
+            **dict.fromkeys(agent.ARGUMENTS, self._ask_agent),
         }
 
     async def handle(self, call: Call) -> object:
@@ -74,6 +79,14 @@ class Control:
 
     async def _recorder(self, call: Call) -> object:
         return self._launcher.guest.recorder.entries(_arguments(call, RecorderArguments).since)
+
+    async def _ask_agent(self, call: Call) -> object:
+        _demand_admin(call)
+        arguments = _arguments(call, agent.ARGUMENTS[call.command])
+        try:
+            return await self._requests.carry_out(call.command, arguments)
+        except AgentError as error:
+            raise CommandFailed(call.command, error.error_class, str(error)) from error
 
     def _check_identity(self, call: Call, arguments: SyncArguments) -> None:
         meta = arguments.vmi.metadata

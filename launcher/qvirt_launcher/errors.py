@@ -9,6 +9,11 @@ LauncherError
 ├── QemuError           QEMU can't be started, or ended when it should not
 ├── PrivilegeError      root could not become an ordinary user
 ├── RenderError         a value that no command line can carry
+├── AgentError          the guest's agent
+│   ├── AgentAway       nobody in the guest has its port open
+│   ├── AgentSilent     it is there and does not answer
+│   └── AgentRefused    it answered with an error
+│       └── AgentCommandMissing  that it doesn't know the command
 ├── NotRunning          no VM of that name
 └── UsageError          the command line contradicts itself or the manifest
 """
@@ -17,6 +22,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from qvirt_crds.agent import (
+    AGENT_COMMAND_MISSING,
+    AGENT_NOT_CONNECTED,
+    AGENT_REFUSED,
+    AGENT_TIMEOUT,
+)
 from qvirt_crds.errors import QvirtError
 
 
@@ -84,3 +95,38 @@ class RenderError(LauncherError):
     """A value of the spec has a line break or another character that no argument of QEMU can carry."""
 
     reason = "RenderError"
+
+
+class AgentError(LauncherError):
+    """The guest's agent could not do it, or may not have done it. The message begins with what was asked."""
+
+    reason = "AgentError"
+    #: QMP's class of the error that a client gets (`qvirt_crds.agent`).
+    error_class: ClassVar[str] = AGENT_REFUSED
+
+
+class AgentAway(AgentError):
+    """Nobody in the guest has the agent's port open, or whoever had it has closed it."""
+
+    reason = "AgentNotConnected"
+    error_class = AGENT_NOT_CONNECTED
+
+
+class AgentSilent(AgentError):
+    """No answer in time, or none that could be one. The command may still be carried out."""
+
+    reason = "AgentTimeout"
+    error_class = AGENT_TIMEOUT
+
+
+class AgentRefused(AgentError):
+    """The agent's own error."""
+
+    reason = "AgentRefused"
+
+
+class AgentCommandMissing(AgentRefused):
+    """The agent doesn't know the command, or it is blocked."""
+
+    reason = "AgentCommandMissing"
+    error_class = AGENT_COMMAND_MISSING

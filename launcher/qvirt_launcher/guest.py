@@ -1,4 +1,4 @@
-"""One run of QEMU and all that is connected to it: its process, its monitor, its console, the answers to its DHCP.
+"""One run of QEMU and all that is connected to it: its process, its monitor, its console, its agent, the answers to its DHCP.
 
 Does what `launcher` says and feeds it with what happens. Methods that wait are run as tasks of the launcher.
 """
@@ -18,6 +18,7 @@ from qvirt_crds import names
 from qvirt_crds.errors import QvirtError
 from qvirt_crds.report import Attachment
 from qvirt_launcher import process
+from qvirt_launcher.agent import Agent
 from qvirt_launcher.console import Console
 from qvirt_launcher.fds import MONITOR_FD, tap_numbers
 from qvirt_launcher.inputs import CommandFailed, Connected, Exited, Input, Lost, Refused
@@ -26,6 +27,7 @@ from qvirt_launcher.phases import START_SECONDS
 from qvirt_netsetup.dhcp import LeaseEvent, Responder
 from qvirt_qmp.client import Monitor
 from qvirt_qmp.errors import QmpError
+from qvirt_qmp.events import Event, Resume, Stop, VserportChange
 from qvirt_qmp.multiplex import Broadcast, Multiplexer
 from qvirt_qmp.recorder import FlightRecorder
 from qvirt_qmp.session import Call
@@ -34,6 +36,9 @@ _log = logging.getLogger(__name__)
 
 #: After QEMU's exit: for the events that it sent before to be read from the socket.
 _DRAIN_SECONDS: Final = 2.0
+
+#: The id of the agent's port in QEMU.
+_AGENT_PORT: Final = "agent"
 
 Spawn = Callable[[Coroutine[None, None, None], str], None]
 
@@ -72,6 +77,7 @@ class Guest:
 
     :param feed: `launcher.Launcher.feed`.
     :param spawn: starts a task, with its name.
+    :param agent: of this guest; lives as long as QEMU.
     :param on_lease: told when the guest takes or gives up an address: interface and event.
     """
 
@@ -82,6 +88,7 @@ class Guest:
         broadcast: Broadcast,
         feed: Callable[[Input], None],
         spawn: Spawn,
+        agent: Agent,
     ) -> None:
         self.recorder = FlightRecorder()
         self._console = console
@@ -89,6 +96,7 @@ class Guest:
         self._broadcast = broadcast
         self._feed = feed
         self._spawn = spawn
+        self._agent = agent
         self._qemu: process.Qemu | None = None
         #: A signal that came while QEMU was just being started.
         self._doom: signal.Signals | None = None
@@ -118,7 +126,7 @@ class Guest:
         self._spawn(self._await_exit(self._qemu), "qemu's exit")
         if self._doom is not None:
             self._qemu.send_signal(self._doom)
-        await self._connect(ours, ready, os.path.join(run_dir, names.SERIAL_SOCKET))
+        await self._connect(ours, ready, run_dir)
 
     def answer_dhcp(
         self,
@@ -163,6 +171,7 @@ class Guest:
 
     async def aclose(self) -> None:
         """Hang up on everything. QEMU itself has ended, or ends with us."""
+        self._agent.close()
         if self._multiplexer is not None:
             self._multiplexer.close()
         if self._monitor is not None:
@@ -170,7 +179,7 @@ class Guest:
         for responder in self._responders:
             responder.close()
 
-    async def _connect(self, sock: socket.socket, ready: Ready, serial: str) -> None:
+    async def _connect(self, sock: socket.socket, ready: Ready, run_dir: str) -> None:
         try:
             monitor = await Monitor.connect(
                 sock, name="QEMU", deadline=START_SECONDS, recorder=self.recorder
@@ -186,7 +195,10 @@ class Guest:
         try:
             # QEMU has made its sockets before it answers; a machine without a serial port has none here.
             with contextlib.suppress(FileNotFoundError):
-                await self._console.attach(serial)
+                await self._console.attach(os.path.join(run_dir, names.SERIAL_SOCKET))
+            with contextlib.suppress(FileNotFoundError):
+                await self._agent.attach(os.path.join(run_dir, names.AGENT_SOCKET))
+                self._spawn(self._agent.run(), "agent")
             for command in ready.commands:
                 await monitor.execute(command.execute, command.arguments)
         except (QmpError, OSError) as error:
@@ -196,11 +208,24 @@ class Guest:
 
     async def _read_events(self, monitor: Monitor) -> None:
         async for event in monitor.events():
+            self._tell_agent(event)
             self._feed(event)
         self._feed(Lost())
 
+    def _tell_agent(self, event: Event) -> None:
+        match event:
+            case VserportChange(id=port, open=is_open) if port == _AGENT_PORT:
+                self._agent.port(is_open=is_open)
+            case Stop():
+                self._agent.vcpus(run=False)
+            case Resume():
+                self._agent.vcpus(run=True)
+            case _:
+                pass
+
     async def _await_exit(self, qemu: process.Qemu) -> None:
         code = await qemu.wait()
+        self._agent.close()
         if self._monitor is not None:
             # The reason is in the last events: QEMU's exit code is 0 for nearly all of them.
             with contextlib.suppress(TimeoutError):

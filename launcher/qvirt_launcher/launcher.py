@@ -22,6 +22,8 @@ from qvirt_crds import names
 from qvirt_crds.errors import QvirtError
 from qvirt_crds.report import SyncArguments, VmReport
 from qvirt_crds.vm import VirtualMachineInstance
+from qvirt_launcher.agent import Agent
+from qvirt_launcher.agent_exec import Programs
 from qvirt_launcher.console import Console
 from qvirt_launcher.guest import Descriptors, Guest
 from qvirt_launcher.inputs import (
@@ -84,7 +86,9 @@ class Launcher:
         broadcast: Broadcast,
     ) -> None:
         self.state = State()
-        self.guest = Guest(console, children, broadcast, self.feed, self._spawn)
+        self.agent = Agent(self._publish)
+        self.programs = Programs(self.agent.channel)
+        self.guest = Guest(console, children, broadcast, self.feed, self._spawn, self.agent)
         self._place = place
         self._preparer = preparer
         self._broadcast = broadcast
@@ -176,6 +180,7 @@ class Launcher:
             argv=ready.argv if ready else (),
             argv_sha256=_hash(ready.argv) if ready else "",
             interfaces=self._interfaces.report(),
+            agent=self.agent.report,
         )
 
     # --- effects ---
@@ -251,6 +256,7 @@ class Launcher:
         if self._interfaces.note(interface, event):
             verb = "took" if event.leased else "gave up"
             _log.info("interface %s: the guest %s %s", interface, verb, event.address)
+            self.agent.nudge()
             self._publish()
 
     def _set_deadline(self, seconds: int | None) -> None:

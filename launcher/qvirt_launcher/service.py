@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 #: What the greeting says: clients written for QEMU look for a version.
 _GREETING: Final = {
     "qemu": {"major": 0, "minor": 1, "micro": 0},
-    "package": "virt-launcher (commands vm-sync, vm-query, vm-stop, vm-recorder; others go to QEMU)",
+    "package": "virt-launcher (commands vm-sync, vm-query, vm-stop, vm-recorder, agent-*; others go to QEMU)",
 }
 _EXIT_HOST: Final = 4
 _EXIT_BUG: Final = 70
