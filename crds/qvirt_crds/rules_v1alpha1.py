@@ -12,26 +12,30 @@ from qvirt_crds.errors import Cause
 from qvirt_crds.validate import validate_spec
 
 #: A v1 disk has its volume's name; in v1alpha1 the rules below look after both names.
-_DISK_NAME: Final = re.compile(r"spec\.domain\.devices\.disks\[[0-9]+\]\.name")
+_DISK_NAME: Final = re.compile(r".*\.domain\.devices\.disks\[[0-9]+\]\.name")
 
 
 def validate_v1alpha1(vm: v1alpha1.VirtualMachine) -> tuple[Cause, ...]:
     """Every reason why this VirtualMachine can't run, with v1alpha1's paths."""
-    as_v1 = spec_to_v1(vm.spec, keep_unused_volumes=True)
+    return validate_v1alpha1_spec(vm.spec, "spec")
+
+
+def validate_v1alpha1_spec(spec: v1alpha1.VirtualMachineSpec, path: str) -> tuple[Cause, ...]:
+    """`validate_v1alpha1` for a spec that stands at `path`."""
+    as_v1 = spec_to_v1(spec, keep_unused_volumes=True)
     return (
-        *_names(vm.spec.domain.devices.disks, vm.spec.volumes),
+        *_names(spec.domain.devices.disks, spec.volumes, f"{path}.domain.devices.disks"),
         *(
             _in_old_words(cause)
-            for cause in validate_spec(as_v1, "spec")
+            for cause in validate_spec(as_v1, path)
             if not _DISK_NAME.fullmatch(cause.path)
         ),
     )
 
 
 def _names(
-    disks: tuple[v1alpha1.Disk, ...], volumes: tuple[v1alpha1.Volume, ...]
+    disks: tuple[v1alpha1.Disk, ...], volumes: tuple[v1alpha1.Volume, ...], path: str
 ) -> Iterator[Cause]:
-    path = "spec.domain.devices.disks"
     there = {v.name for v in volumes}
     names = [d.name for d in disks]
     used = [d.volume_name for d in disks]

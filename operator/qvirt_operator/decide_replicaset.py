@@ -8,9 +8,9 @@ from typing import Final
 
 from qvirt_crds.model import Model
 from qvirt_crds.replicaset import VirtualMachineInstanceReplicaSetSpec
+from qvirt_crds.selectors import as_text, matches
 from qvirt_operator.conditions import condition, merge_patch, merged
 from qvirt_operator.decisions import Event, Failure, Target
-from qvirt_operator.selectors import as_text, matches
 from qvirt_operator.views import Condition, Object, Vmi, timestamp
 
 #: Created or deleted in one step; the next step follows at once.

@@ -12,13 +12,13 @@ from qvirt_crds import shape, unimplemented
 from qvirt_crds.errors import SpecError
 from qvirt_crds.names import API_V1
 from qvirt_crds.replicaset import VirtualMachineInstanceReplicaSet
+from qvirt_crds.selectors import matches
 from qvirt_kube.client import Kube, Object
 from qvirt_kube.errors import NotFound, Refused
 from qvirt_operator import decide_vmi, paths
 from qvirt_operator.decide_replicaset import ReplicaSetDecision, Seen, decide_replicaset
 from qvirt_operator.decisions import Event, Failure
 from qvirt_operator.events import Recorder
-from qvirt_operator.selectors import matches
 from qvirt_operator.views import Meta, Vmi, convert, status_of
 from qvirt_operator.work import Key
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.operator.test_decide_vmi import merge
 
 from qvirt_crds.replicaset import LabelSelector, VirtualMachineInstanceReplicaSetSpec
+from qvirt_crds.selectors import as_text, matches
 from qvirt_operator.decide_replicaset import BURST, ReplicaSetDecision, Seen, decide_replicaset
 from qvirt_operator.decisions import Failure
-from qvirt_operator.selectors import as_text, matches
 from qvirt_operator.views import Vmi
 
 Object = dict[str, Any]
