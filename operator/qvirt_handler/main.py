@@ -6,21 +6,25 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
+from qvirt_crds.meta import JsonObject
 from qvirt_crds.names import GROUP
-from qvirt_handler import handlers, node
+from qvirt_handler import health, node
 from qvirt_handler.finder import Finder, ProcFinder
 from qvirt_handler.keeper import World
 from qvirt_handler.keepers import Keepers, forget_dead
 from qvirt_handler.writer import Writer
 from qvirt_kube.client import Kube
 from qvirt_kube.errors import KubeError
+from qvirt_kube.watching import Interest, watching
 
 _log = logging.getLogger(__name__)
 
+NODE_LABEL: Final = "kubevirt.io/nodeName"
 _RETRY_SECONDS: Final = 5.0
 
 
@@ -70,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
 async def _serve(options: argparse.Namespace, find: Finder) -> None:
     if options.kubeconfig:
         os.environ["KUBECONFIG"] = options.kubeconfig  # kopf looks there
-    async with Kube(options.kubeconfig) as kube:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with Kube(options.kubeconfig) as kube, health.serving(options.health):
         await forget_dead(options.state_dir)
         world = World(
             node=options.node_name,
@@ -79,24 +86,47 @@ async def _serve(options: argparse.Namespace, find: Finder) -> None:
             state_dir=options.state_dir,
         )
         keepers = Keepers(world)
-        heart = asyncio.create_task(node.beat(kube, options.node_name), name="heartbeat")
+        tasks: tuple[asyncio.Task[Any], ...] = (
+            asyncio.create_task(node.beat(kube, options.node_name), name="heartbeat"),
+            asyncio.create_task(_watch(kube, keepers, options.node_name), name="watch"),
+            asyncio.create_task(stop.wait(), name="stop"),
+        )
         try:
-            await _await_kind(kube)
-            await handlers.watch(keepers, options.node_name, options.health)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            heart.cancel()
-            await asyncio.wait({heart})
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             await keepers.aclose()
             await node.leave(kube, options.node_name)
+        for task in done:
+            await task
 
 
-async def _await_kind(kube: Kube) -> None:
-    """Until the API server knows our kind: kopf looks for it only once."""
+async def _watch(kube: Kube, keepers: Keepers, node_name: str) -> None:
+    """Feed the keepers with this node's VMIs, narrowed by the API server. Never returns."""
+    vmis = Interest(
+        group=GROUP, plural="virtualmachineinstances", label=f"{NODE_LABEL}={node_name}"
+    )
+
+    def tell(vmi: JsonObject, gone: bool) -> None:
+        if gone:
+            keepers.drop(vmi)
+        else:
+            keepers.update(vmi)
+
+    await _await_kind(kube, vmis)
+    async with watching(kube, (vmis,), tell):
+        await asyncio.Event().wait()
+
+
+async def _await_kind(kube: Kube, interest: Interest) -> None:
+    """Until the API server knows the kind: the watch looks for it only once."""
     while True:
         try:
-            await kube.get(f"/apis/{GROUP}/v1/{handlers.PLURAL}", limit="1")
+            await kube.get(interest.path(), limit="1", labelSelector=interest.label)
         except KubeError as error:
-            _log.warning("waiting for the API server to serve %s: %s", handlers.PLURAL, error)
+            _log.warning("waiting for the API server to serve %s: %s", interest.plural, error)
             await asyncio.sleep(_RETRY_SECONDS)
         else:
             return

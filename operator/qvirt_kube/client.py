@@ -1,7 +1,7 @@
 """The door to the ``kubernetes`` package: its configuration, authentication and transport, without its 700 models.
 
 Objects are plain dicts, as the API server sends them; what of them matters is decoded by whoever asks
-(`qvirt_crds`). Watching is kopf's part.
+(`qvirt_crds`). Watching is another door's part (`qvirt_kube.watching`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ PatchType = Literal["merge", "json", "strategic"]
 #: Seconds for one call; the API server's own limit is 60.
 DEADLINE: Final = 30.0
 
+_METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 _PATCH_TYPES: Final[Mapping[PatchType, str]] = {
     "merge": "application/merge-patch+json",
     "json": "application/json-patch+json",
@@ -71,6 +72,12 @@ class Kube:
         """
         return await self._call("GET", path, query)
 
+    async def list_metadata(self, path: str, **query: str) -> list[Object]:
+        """What a list has, metadata only."""
+        listed = await self._call("GET", path, query, accept=_METADATA_LIST)
+        # Null when there are none.
+        return listed.get("items") or []
+
     async def create(self, path: str, body: Object, **query: str) -> Object:
         """POST to a collection."""
         return await self._call("POST", path, query, body)
@@ -104,9 +111,10 @@ class Kube:
         query: Mapping[str, str],
         body: object = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> Object:
         assert self._api is not None, "used outside of `async with`"
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        headers = {"Accept": accept, "Content-Type": content_type}
         request = await self._api.param_serialize(
             verb,
             path,

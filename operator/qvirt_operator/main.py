@@ -88,14 +88,14 @@ async def _lead(kube: Kube, arguments: Arguments, elector: Elector, stop: asynci
     :raise LeadershipLost: see `Elector.keep`.
     """
     queue = WorkQueue(reconciler(kube, arguments))
-    async with watching(queue.nudge, arguments.watch_namespace) as watch_ended:
+    async with watching(kube, queue.nudge, arguments.watch_namespace):
         tasks: tuple[asyncio.Future[Any], ...] = (
             asyncio.create_task(elector.keep(), name="lease"),
             asyncio.create_task(queue.run(), name="queue"),
             asyncio.create_task(stop.wait(), name="stop"),
         )
         try:
-            done, _ = await asyncio.wait((*tasks, watch_ended), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             # A step under way is cut short: whoever leads next sees how far it came.
             for task in tasks:
@@ -103,8 +103,6 @@ async def _lead(kube: Kube, arguments: Arguments, elector: Elector, stop: asynci
             await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             await task
-        if not stop.is_set():
-            raise LeadershipLost("the watch has ended")
 
 
 def reconciler(kube: Kube, arguments: Arguments) -> Reconcile:
@@ -125,7 +123,7 @@ def reconciler(kube: Kube, arguments: Arguments) -> Reconcile:
 
 
 async def _await_kinds(kube: Kube) -> None:
-    """Wait until the API server serves our kinds: kopf looks for them once."""
+    """Wait until the API server serves our kinds: the watch looks for them once."""
     missing: list[str] = []
     while True:
         try:

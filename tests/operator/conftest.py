@@ -376,7 +376,7 @@ async def controller(
     monkeypatch.setenv("KUBECONFIG", kubeconfig)
     async with Kube(kubeconfig) as connection:
         queue = WorkQueue(reconciler(connection, arguments))
-        async with watching(queue.nudge, namespace):
+        async with watching(connection, queue.nudge, namespace):
             working = asyncio.create_task(queue.run())
             yield
             working.cancel()
