@@ -80,6 +80,8 @@ async def watching(
     """
     for name in ("kopf", "aiohttp", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Each time: that signals don't reach it in a thread.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     watches = tuple(_Watch(interest, tell) for interest in interests)
     thread = _Thread(watches, namespace)
     tasks = (

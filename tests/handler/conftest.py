@@ -160,10 +160,13 @@ class Api:
 
     def __init__(self, kube: Kube) -> None:
         self.kube = kube
+        self._uids: set[str] = set()
 
     async def create(self, vmi: Object) -> Object:
         """A VMI."""
-        return await self.kube.create(VMIS, vmi)
+        created = await self.kube.create(VMIS, vmi)
+        self._uids.add(created["metadata"]["uid"])
+        return created
 
     async def delete(self, name: str) -> None:
         """A VMI."""
@@ -190,9 +193,10 @@ class Api:
         return next((c for c in found if c["type"] == kind), None)
 
     async def reasons(self, name: str) -> list[str]:
-        """Of the Events about it, oldest first."""
+        """Of the Events about it, oldest first; not of one of that name in another test."""
         listed = await self.kube.get("/api/v1/namespaces/default/events")
-        about = [e for e in listed["items"] if e["involvedObject"]["name"] == name]
+        involved = [(e, e["involvedObject"]) for e in listed["items"]]
+        about = [e for e, who in involved if who["name"] == name and who["uid"] in self._uids]
         return [e["reason"] for e in sorted(about, key=lambda e: str(e["metadata"]["name"]))]
 
     async def node(self) -> Object:
