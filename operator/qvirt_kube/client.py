@@ -86,9 +86,11 @@ class Kube:
         """PUT; a ``metadata.resourceVersion`` in the body makes it fail with `errors.Conflict` if it is stale."""
         return await self._call("PUT", path, {}, body)
 
-    async def patch(self, path: str, body: object, kind: PatchType = "merge") -> Object:
+    async def patch(
+        self, path: str, body: object, kind: PatchType = "merge", **query: str
+    ) -> Object:
         """PATCH; for ``json`` the body is a list of operations. A ``metadata.resourceVersion`` works as in `replace`."""
-        return await self._call("PATCH", path, {}, body, _PATCH_TYPES[kind])
+        return await self._call("PATCH", path, query, body, _PATCH_TYPES[kind])
 
     async def delete(self, path: str, options: Object | None = None) -> Object:
         """DELETE with DeleteOptions (``gracePeriodSeconds``, ``preconditions``, ``propagationPolicy``)."""

@@ -15,12 +15,15 @@ from qvirt_crds.errors import QvirtError, Retry
 
 
 class KubeError(QvirtError):
-    """:param status: HTTP status; 0 when there was no answer at all."""
+    """:param status: HTTP status; 0 when there was no answer at all.
+    :param message: the API server's own words.
+    """
 
     reason = "ApiServer"
 
     def __init__(self, what: str, status: int, message: str) -> None:
         self.status = status
+        self.message = message
         super().__init__(f"{what}: {message}")
 
 
