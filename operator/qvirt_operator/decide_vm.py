@@ -222,23 +222,23 @@ def _deletes(seen: Seen, requests: list[Object]) -> Target | None:
 
 
 def _pending_requests(seen: Seen) -> list[Object]:
-    """Without those that are done: a Start when an instance lives, a Stop when its instance is gone."""
+    """Without those that are done. They are done in their order: a restart's Start waits for its Stop."""
     raw = seen.vm.raw.get("stateChangeRequests")
-    vmi = seen.vmi
-    pending = []
-    for request in raw if isinstance(raw, list) else []:
-        if not isinstance(request, dict):
-            continue
-        match request.get("action"):
-            case "Start":
-                done = vmi is not None and not vmi.final and not vmi.metadata.deleting
-            case "Stop":
-                done = vmi is None or request.get("uid") != vmi.metadata.uid
-            case _:
-                done = True
-        if not done:
-            pending.append(request)
+    pending = [r for r in raw if isinstance(r, dict)] if isinstance(raw, list) else []
+    while pending and _is_done(seen.vmi, pending[0]):
+        del pending[0]
     return pending
+
+
+def _is_done(vmi: Vmi | None, request: Object) -> bool:
+    """A Start when an instance lives, a Stop when its instance is gone."""
+    match request.get("action"):
+        case "Start":
+            return vmi is not None and not vmi.final and not vmi.metadata.deleting
+        case "Stop":
+            return vmi is None or request.get("uid") != vmi.metadata.uid
+        case _:
+            return True
 
 
 def _after(seen: Seen, requests: list[Object], delete: Target | None) -> list[Object]:

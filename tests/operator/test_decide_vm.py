@@ -129,6 +129,25 @@ def test_a_rerun_is_a_request_that_is_written_before_the_deletion() -> None:
     assert decision.delete is not None
 
 
+@pytest.mark.parametrize("strategy", ["Always", "Manual", "RerunOnFailure"])
+def test_a_restart_starts_again_only_when_it_has_stopped(strategy: str) -> None:
+    asked = {"runStrategy": strategy, "stateChangeRequests": [STOP, START]}
+    stopping = decide(machine(strategy, **asked), instance("Running"))
+    assert stopping.delete is not None
+    assert "stateChangeRequests" not in stopping.status
+    waiting = decide(machine(strategy, **asked), instance("Running", deleting=True))
+    assert waiting.delete is None
+    assert "stateChangeRequests" not in waiting.status
+    again = decide(machine(strategy, **asked))
+    assert again.create
+    assert again.status["stateChangeRequests"] == [START]
+    done = decide(
+        machine(strategy, runStrategy=strategy, stateChangeRequests=[START]), instance("Running")
+    )
+    assert done.status["stateChangeRequests"] is None
+    assert done.delete is None
+
+
 def test_starting_a_halted_machine_flips_it() -> None:
     decision = decide(machine("Halted", stateChangeRequests=[START]))
     assert decision.patch == {"spec": {"runStrategy": "Always"}}
