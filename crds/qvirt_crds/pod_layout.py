@@ -6,6 +6,7 @@ import hashlib
 from typing import Final
 
 from qvirt_crds.model import Model
+from qvirt_crds.vm import VirtualMachineInstanceSpec
 from qvirt_crds.volumes import CloudInit, PersistentVolumeClaim, Volume
 
 RUN_DIR: Final = "/var/run/qvirt"
@@ -28,7 +29,7 @@ _PRIVATE: Final = "/var/run/kubevirt-private"
 
 
 class SecretMount(Model, frozen=True, kw_only=True):
-    """A Secret that cloud-init data comes from, as a volume of the pod."""
+    """A Secret, as a volume of the pod."""
 
     pod_volume: str
     secret: str
@@ -81,6 +82,24 @@ def block_device(volume: str) -> str:
 def image_dir(volume: str) -> str:
     """Mount of a containerDisk where the cluster has image volumes."""
     return f"/var/run/kubevirt-image-volume/{volume}"
+
+
+def credentials_of(spec: VirtualMachineInstanceSpec) -> tuple[SecretMount, ...]:
+    """The Secrets of a spec's access credentials, each once. The kubelet keeps the files as the Secrets are."""
+    named = dict.fromkeys(entry.secret for entry in spec.access_credentials if entry.secret)
+    return tuple(
+        SecretMount(
+            pod_volume=credential_volume(secret),
+            secret=secret,
+            path=f"{_PRIVATE}/secret/{credential_volume(secret)}",
+        )
+        for secret in named
+    )
+
+
+def credential_volume(secret: str) -> str:
+    """What a Secret of access credentials is called among volumes."""
+    return f"{secret}-access-cred"
 
 
 def secrets_of(volume: Volume) -> tuple[SecretMount, ...]:

@@ -13,7 +13,6 @@ _NOT_YET: Final = "KubeVirt has this field; qvirt does not implement it yet"
 
 #: Path -> remedy, which may be empty.
 INSTANCE_FIELDS: Final[dict[str, str]] = {
-    "accessCredentials": "put the ssh key into cloud-init's userData",
     "resourceClaims": "",
     "serviceAccountName": "",
     "utilityVolumes": "",

@@ -12,7 +12,8 @@ from qvirt_crds.configuration import DEFAULT, Configuration
 from qvirt_crds.default_devices import chipset
 from qvirt_crds.devices import Devices
 from qvirt_crds.errors import Cause
-from qvirt_crds.meta import JsonObject, ObjectMeta
+from qvirt_crds.meta import ObjectMeta
+from qvirt_crds.rules_access import check_credentials, check_probes
 from qvirt_crds.rules_domain import check_domain
 from qvirt_crds.rules_network import check_networks
 from qvirt_crds.rules_storage import check_storage
@@ -20,7 +21,6 @@ from qvirt_crds.rules_values import is_dns_label, is_dns_subdomain, machine_type
 from qvirt_crds.vm import VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceSpec
 
 _DNS_POLICIES: Final = ("", "ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
-_PROBES: Final = ("exec", "httpGet", "tcpSocket", "guestAgentPing")
 
 
 def validate_vmi(
@@ -78,6 +78,8 @@ def validate_spec(
         *check_networks(spec, path, permit_bridge=configuration.permit_bridge),
         *_boot_order(spec.domain.devices, f"{path}.domain.devices"),
         *_pod(spec, path),
+        *check_credentials(spec, path),
+        *check_probes(spec, path),
     )
 
 
@@ -158,13 +160,6 @@ def _pod(spec: VirtualMachineInstanceSpec, path: str) -> Iterator[Cause]:
     if spec.dns_policy == "None" and not spec.dns_config:
         message = "must provide `dnsConfig` when `dnsPolicy` is None"
         yield Cause(path=f"{path}.dnsConfig", message=message)
-    yield from _probe(spec.liveness_probe, f"{path}.livenessProbe")
-    yield from _probe(spec.readiness_probe, f"{path}.readinessProbe")
     if spec.start_strategy == "Paused" and spec.liveness_probe is not None:
         message = f"either {path}.startStrategy or {path}.livenessProbe should be provided.Pausing VMI with LivenessProbe is not supported"
         yield Cause(path=f"{path}.startStrategy", message=message)
-
-
-def _probe(probe: JsonObject | None, path: str) -> Iterator[Cause]:
-    if probe is not None and sum(name in probe for name in _PROBES) != 1:
-        yield Cause(path=path, message=f"{path} must have exactly one probe type set")

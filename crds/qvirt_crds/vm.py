@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from qvirt_crds.credentials import AccessCredential
 from qvirt_crds.domain import Domain
 from qvirt_crds.meta import JsonObject, ObjectMeta
 from qvirt_crds.model import Model
@@ -39,6 +40,7 @@ class VirtualMachineInstanceSpec(Model, frozen=True, kw_only=True):
     priority_class_name: str = ""
     liveness_probe: JsonObject | None = None
     readiness_probe: JsonObject | None = None
+    access_credentials: tuple[AccessCredential, ...] = ()
 
 
 class VirtualMachineInstance(Model, frozen=True, kw_only=True):

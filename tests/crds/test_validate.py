@@ -70,6 +70,17 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "c"}}
 NOT_YET = "KubeVirt has this; qvirt does not implement it yet"
 MICROVM = "the machine type microvm has only virtio devices, without PCI and USB; use q35"
 
+CREDENTIAL = "spec.accessCredentials[0]"
+
+
+def credential(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"accessCredentials": [entry]}
+
+
+def key(method: dict[str, Any], secret: str = "s") -> dict[str, Any]:
+    return {"source": {"secret": {"secretName": secret}}, "propagationMethod": method}
+
+
 REFUSED: list[tuple[Any, str, str]] = [
     # Machine.
     (domain(machine={"type": "virt"}), f"{P}.machine.type", f"{P}.machine.type is not supported: virt (allowed values: [q35* pc-q35* pc pc-i440fx-* microvm])"),
@@ -228,6 +239,20 @@ REFUSED: list[tuple[Any, str, str]] = [
     ({"dnsPolicy": "None"}, "spec.dnsConfig", "must provide `dnsConfig` when `dnsPolicy` is None"),
     ({"livenessProbe": {}}, "spec.livenessProbe", "spec.livenessProbe must have exactly one probe type set"),
     ({"startStrategy": "Paused", "livenessProbe": {"exec": {}}}, "spec.startStrategy", "either spec.startStrategy or spec.livenessProbe should be provided.Pausing VMI with LivenessProbe is not supported"),
+    ({"readinessProbe": {"exec": {"command": ["a"]}, "guestAgentPing": {}}}, "spec.readinessProbe", "spec.readinessProbe must have exactly one probe type set"),
+    ({"readinessProbe": {"exec": {"command": []}}}, "spec.readinessProbe.exec.command", "spec.readinessProbe.exec.command must be a list of the program and its arguments"),
+    ({"readinessProbe": {"guestAgentPing": {}, "timeoutSeconds": "5"}}, "spec.readinessProbe.timeoutSeconds", "spec.readinessProbe.timeoutSeconds must be a whole number, 0 or more"),
+    ({**domain(devices={"autoattachPodInterface": False}), "livenessProbe": {"tcpSocket": {"port": 1}}}, "spec.livenessProbe.tcpSocket", "spec.livenessProbe.tcpSocket is only allowed if the Pod Network is attached"),
+    # Access credentials.
+    (credential({}), CREDENTIAL, f"{CREDENTIAL} must have exactly one access credential type set"),
+    (credential({"sshPublicKey": key({"noCloud": {}}), "userPassword": {"source": {}, "propagationMethod": {}}}), CREDENTIAL, f"{CREDENTIAL} must have exactly one access credential type set"),
+    (credential({"userPassword": {"source": {"secret": {"secretName": "s"}}, "propagationMethod": {}}}), f"{CREDENTIAL}.userPassword.propagationMethod", f"{CREDENTIAL} must have exactly one propagationMethod set"),
+    (credential({"userPassword": {"source": {}, "propagationMethod": {"qemuGuestAgent": {}}}}), f"{CREDENTIAL}.userPassword.source", f"{CREDENTIAL} must have exactly one source set"),
+    (credential({"sshPublicKey": key({})}), f"{CREDENTIAL}.sshPublicKey.propagationMethod", f"{CREDENTIAL} must have exactly one propagationMethod set"),
+    (credential({"sshPublicKey": key({"qemuGuestAgent": {}})}), f"{CREDENTIAL}.sshPublicKey.propagationMethod.qemuGuestAgent.users", f"{CREDENTIAL}.sshPublicKey.propagationMethod.qemuGuestAgent.users requires at least one user to be present in the users list"),
+    (credential({"sshPublicKey": key({"noCloud": {}})}), f"{CREDENTIAL}.sshPublicKey.propagationMethod", f"{CREDENTIAL} requires a noCloud volume to exist when the noCloud propagationMethod is in use."),
+    (credential({"sshPublicKey": key({"configDrive": {}})}), f"{CREDENTIAL}.sshPublicKey.propagationMethod", f"{CREDENTIAL} requires a configDrive volume to exist when the configDrive propagationMethod is in use."),
+    (credential({"sshPublicKey": key({"noCloud": {}}, secret="../s")}), f"{CREDENTIAL}.sshPublicKey.source.secret.secretName", f"{CREDENTIAL}.sshPublicKey.source.secret.secretName: '../s' is not a DNS-1123 subdomain"),
 ]  # fmt: skip
 
 

@@ -193,6 +193,22 @@ SPEC: dict[str, Any] = {
     "priorityClassName": "p",
     "livenessProbe": {"guestAgentPing": {}},
     "readinessProbe": {"tcpSocket": {"port": 1}},
+    "accessCredentials": [
+        {
+            "sshPublicKey": {
+                "source": {"secret": {"secretName": "keys"}},
+                "propagationMethod": {
+                    "noCloud": {},
+                    "configDrive": {},
+                    "qemuGuestAgent": {"users": ["vera"]},
+                },
+            },
+            "userPassword": {
+                "source": {"secret": {"secretName": "words"}},
+                "propagationMethod": {"qemuGuestAgent": {}},
+            },
+        }
+    ],
 }
 META = {
     "name": "vm",
