@@ -63,7 +63,9 @@ class Info(_Reply, frozen=True, kw_only=True):
     """``guest-info``."""
 
     version: str = ""
-    supported_commands: list[Command] = []
+    supported_commands: list[Command] = msgspec.field(
+        default_factory=list, name="supported_commands"
+    )
 
     def knows(self, command: str) -> bool:
         """Whether it can be asked for."""
