@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
+#: Of qvirt, as pyproject.toml has it.
+VERSION: Final = "0.1.0"
+
 GROUP: Final = "kubevirt.io"
 API_V1: Final = "kubevirt.io/v1"
 API_V1ALPHA3: Final = "kubevirt.io/v1alpha3"
@@ -23,6 +26,9 @@ SERIAL_SOCKET: Final = "serial0.sock"
 VNC_SOCKET: Final = "vnc.sock"
 AGENT_SOCKET: Final = "agent.sock"
 CONSOLE_LOG: Final = "console.log"
+
+#: Finalizer of instances: they stay until their pods are gone.
+FOREGROUND_DELETE: Final = "kubevirt.io/foregroundDeleteVirtualMachine"
 
 #: Namespace of objects that name none.
 DEFAULT_NAMESPACE: Final = "default"

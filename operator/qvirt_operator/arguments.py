@@ -49,7 +49,10 @@ def parse(argv: Sequence[str]) -> Arguments:
         default=os.environ.get("POD_NAMESPACE", DEFAULT_NAMESPACE),
         help="namespace of the lease (default: POD_NAMESPACE, else kubevirt)",
     )
-    add("--watch-namespace", help="care for this namespace only (default: all)")
+    add(
+        "--watch-namespace",
+        help="care for this namespace only, and read the KubeVirt object once (default: all)",
+    )
     add(
         "--identity",
         default=os.environ.get("POD_NAME", socket.gethostname()),

@@ -92,7 +92,7 @@ def compute(vmi: VirtualMachineInstance, settings: Settings, mounts: list[Object
             *("--name", vmi.metadata.name),
         ],
         "securityContext": RESTRICTED,
-        "resources": resources.requirements(spec, kvm=not settings.use_emulation),
+        "resources": resources.requirements(spec, settings),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [mount for mount in mounts if "mountPath" in mount],
     }

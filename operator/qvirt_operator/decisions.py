@@ -7,7 +7,9 @@ from typing import Literal
 from qvirt_crds.model import Model
 
 #: ``source.component`` of events, as KubeVirt's (reference, events).
-Component = Literal["virtualmachine-controller", "virtualmachinereplicaset-controller"]
+Component = Literal[
+    "virtualmachine-controller", "virtualmachinereplicaset-controller", "virt-operator"
+]
 
 
 class Event(Model, frozen=True, kw_only=True):

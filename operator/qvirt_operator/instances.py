@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from qvirt_crds import pod_layout, shape, unimplemented
+from qvirt_crds.configuration import Configuration
 from qvirt_crds.defaults import apply_defaults
 from qvirt_crds.errors import SpecError
 from qvirt_crds.names import API_V1
@@ -22,8 +23,8 @@ from qvirt_operator import paths
 from qvirt_operator.decide_vmi import Seen, VmiDecision, decide_vmi
 from qvirt_operator.decisions import Event, Failure, Target
 from qvirt_operator.events import Recorder
+from qvirt_operator.installation import Installation
 from qvirt_operator.pods import launcher_pod
-from qvirt_operator.settings import Settings
 from qvirt_operator.views import Pod, Vmi, convert
 from qvirt_operator.work import Key
 
@@ -38,11 +39,11 @@ class Instances:
     def __init__(
         self,
         kube: Kube,
-        settings: Settings,
+        installation: Installation,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kube = kube
-        self._settings = settings
+        self._installation = installation
         self._now = now
         self._recorder = Recorder(kube, "virtualmachine-controller", now)
 
@@ -59,10 +60,11 @@ class Instances:
         facts: Object = {}
         if not pods and not vmi.final and not vmi.metadata.deleting:
             try:
-                wanted = wanted_instance(data)
+                wanted = wanted_instance(data, await self._installation.configuration())
                 facts = spec_facts(wanted)
                 block, missing = await self._claims(wanted)
-                pod = launcher_pod(wanted, self._settings, block=block)
+                settings = await self._installation.settings()
+                pod = launcher_pod(wanted, settings, block=block)
             except SpecError as error:
                 failure = Failure(reason=error.reason, message=str(error))
         seen = Seen(
@@ -164,7 +166,7 @@ class Instances:
 _CREATE_RETRY: Final = 10.0
 
 
-def wanted_instance(data: Object) -> VirtualMachineInstance:
+def wanted_instance(data: Object, configuration: Configuration) -> VirtualMachineInstance:
     """A stored instance, defaulted and checked as the admission webhook does: it may have been away.
 
     :raise SpecError: every reason why it can't run.
@@ -179,10 +181,11 @@ def wanted_instance(data: Object) -> VirtualMachineInstance:
     if causes:
         raise SpecError(causes)
     vmi = msgspec.convert(clean, VirtualMachineInstance)
-    if causes := validate_vmi(vmi):
+    if causes := validate_vmi(vmi, configuration=configuration):
         raise SpecError(causes)
     # An instance without a VM and without a UUID gets its own, which is as good as random and stays.
-    defaulted = apply_defaults(vmi, new_uuid=lambda: vmi.metadata.uid)
+    uid = vmi.metadata.uid
+    defaulted = apply_defaults(vmi, new_uuid=lambda: uid, configuration=configuration)
     return replace(defaulted, metadata=vmi.metadata)
 
 

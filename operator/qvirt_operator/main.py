@@ -19,6 +19,7 @@ from qvirt_kube.errors import KubeError
 from qvirt_operator.arguments import Arguments, parse
 from qvirt_operator.errors import LeadershipLost
 from qvirt_operator.health import Health, serving
+from qvirt_operator.installation import Installation
 from qvirt_operator.instances import Instances
 from qvirt_operator.lease import Elector
 from qvirt_operator.machines import Machines
@@ -30,7 +31,12 @@ _log = logging.getLogger(__name__)
 
 LEASE: Final = "virt-controller"
 EXIT_LOST: Final = 1
-_KINDS: Final = ("virtualmachines", "virtualmachineinstances", "virtualmachineinstancereplicasets")
+_KINDS: Final = (
+    "kubevirts",
+    "virtualmachineinstancereplicasets",
+    "virtualmachineinstances",
+    "virtualmachines",
+)
 _KINDS_RETRY: Final = 2.0
 
 
@@ -107,7 +113,8 @@ async def _lead(kube: Kube, arguments: Arguments, elector: Elector, stop: asynci
 
 def reconciler(kube: Kube, arguments: Arguments) -> Reconcile:
     """Whom to ask for which kind of object."""
-    instances, machines = Instances(kube, arguments.settings), Machines(kube)
+    installation = Installation(kube, arguments.settings, arguments.namespace)
+    instances, machines = Instances(kube, installation), Machines(kube)
     replica_sets = ReplicaSets(kube)
 
     async def reconcile(key: Key) -> float | None:
@@ -118,6 +125,8 @@ def reconciler(kube: Kube, arguments: Arguments) -> Reconcile:
                 return await machines.reconcile(key)
             case "vmirs":
                 return await replica_sets.reconcile(key)
+            case "kv":
+                return await installation.reconcile(key)
 
     return reconcile
 

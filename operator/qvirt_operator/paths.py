@@ -22,6 +22,26 @@ def replica_sets(namespace: str, name: str = "") -> str:
     return _in(_KUBEVIRT, namespace, "virtualmachineinstancereplicasets", name)
 
 
+def old_replica_sets(namespace: str, name: str = "") -> str:
+    """VirtualMachineReplicaSets, which v1alpha1 alone has."""
+    return _in("/apis/kubevirt.io/v1alpha1", namespace, "virtualmachinereplicasets", name)
+
+
+def kubevirts(namespace: str, name: str = "") -> str:
+    """KubeVirt objects."""
+    return _in(_KUBEVIRT, namespace, "kubevirts", name)
+
+
+def deployments(namespace: str, name: str = "") -> str:
+    """Deployments."""
+    return _in("/apis/apps/v1", namespace, "deployments", name)
+
+
+def daemon_sets(namespace: str, name: str = "") -> str:
+    """DaemonSets."""
+    return _in("/apis/apps/v1", namespace, "daemonsets", name)
+
+
 def pods(namespace: str, name: str = "") -> str:
     """Pods."""
     return _in("/api/v1", namespace, "pods", name)

@@ -46,7 +46,7 @@ def launcher_pod(
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": _metadata(vmi),
+        "metadata": _metadata(vmi, settings),
         "spec": _spec(vmi, settings, block),
     }
 
@@ -75,7 +75,7 @@ def hostname(vmi: VirtualMachineInstance) -> str:
     return vmi.spec.hostname or vmi.metadata.name.split(".")[0][:63].rstrip("-")
 
 
-def _metadata(vmi: VirtualMachineInstance) -> Object:
+def _metadata(vmi: VirtualMachineInstance, settings: Settings) -> Object:
     name = vmi.metadata.name
     carried = {
         key: value
@@ -97,7 +97,7 @@ def _metadata(vmi: VirtualMachineInstance) -> Object:
             **carried,
             "kubevirt.io/domain": name,
             "kubectl.kubernetes.io/default-container": "compute",
-            "kubevirt.io/memory-overhead-bytes": str(resources.overhead(vmi.spec)),
+            "kubevirt.io/memory-overhead-bytes": str(resources.overhead(vmi.spec, settings)),
         },
         "ownerReferences": [
             {

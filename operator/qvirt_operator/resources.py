@@ -6,11 +6,11 @@ the display add. It only has to be enough; the guest's RAM is the big part.
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Final
 
-from qvirt_crds.quantity import parse_bytes, parse_quantity
+from qvirt_crds.quantity import parse_bytes
 from qvirt_crds.vm import VirtualMachineInstanceSpec
+from qvirt_operator.settings import Settings
 
 _MIB: Final = 2**20
 
@@ -18,8 +18,6 @@ LAUNCHER_BYTES: Final = 24 * _MIB
 QEMU_BYTES: Final = 40 * _MIB
 VCPU_BYTES: Final = 4 * _MIB
 GRAPHICS_BYTES: Final = 20 * _MIB
-#: vCPUs that share one CPU of the node when the user says nothing (KubeVirt's cpuAllocationRatio).
-CPU_ALLOCATION_RATIO: Final = 10
 #: What the device plugin of virt-handler offers.
 KVM: Final = "devices.kubevirt.io/kvm"
 
@@ -36,15 +34,16 @@ def vcpus(spec: VirtualMachineInstanceSpec) -> int:
     return (cpu.sockets or 1) * (cpu.cores or 1) * (cpu.threads or 1) if cpu else 1
 
 
-def overhead(spec: VirtualMachineInstanceSpec) -> int:
+def overhead(spec: VirtualMachineInstanceSpec, settings: Settings) -> int:
     """Bytes that the pod needs beyond the guest's RAM."""
     graphics = spec.domain.devices.autoattach_graphics_device is not False
-    return (
+    parts = (
         LAUNCHER_BYTES + QEMU_BYTES + VCPU_BYTES * vcpus(spec) + (GRAPHICS_BYTES if graphics else 0)
     )
+    return int(parts * settings.overhead_ratio)
 
 
-def requirements(spec: VirtualMachineInstanceSpec, *, kvm: bool) -> Requirements:
+def requirements(spec: VirtualMachineInstanceSpec, settings: Settings) -> Requirements:
     """The compute container's ``resources``.
 
     KubeVirt's rules: what the user says passes, memory grows by the overhead; one that says nothing of the CPU gets a
@@ -53,15 +52,16 @@ def requirements(spec: VirtualMachineInstanceSpec, *, kvm: bool) -> Requirements
     wanted = spec.domain.resources
     requests = {key: str(value) for key, value in wanted.requests.items()}
     limits = {key: str(value) for key, value in wanted.limits.items()}
-    requests["memory"] = str(_memory_request(spec))
+    requests["memory"] = str(_memory_request(spec, settings))
     if "memory" in limits:
-        limits["memory"] = str(parse_bytes(limits["memory"]) + overhead(spec))
-    requests.setdefault("cpu", limits.get("cpu") or _cpu_share(vcpus(spec)))
+        limits["memory"] = str(parse_bytes(limits["memory"]) + overhead(spec, settings))
+    share = _cpu_share(vcpus(spec), settings.cpu_allocation_ratio)
+    requests.setdefault("cpu", limits.get("cpu") or share)
     if size := page_size(spec):
         pages = -(-guest_bytes(spec) // parse_bytes(size))
         key = f"hugepages-{size}"
         requests[key] = limits[key] = str(pages * parse_bytes(size))
-    if kvm:
+    if not settings.use_emulation:
         limits[KVM] = "1"
     return {"requests": requests, "limits": limits} if limits else {"requests": requests}
 
@@ -86,15 +86,16 @@ def page_size(spec: VirtualMachineInstanceSpec) -> str:
     return memory.hugepages.page_size if memory and memory.hugepages else ""
 
 
-def _memory_request(spec: VirtualMachineInstanceSpec) -> int:
+def _memory_request(spec: VirtualMachineInstanceSpec, settings: Settings) -> int:
     """Huge pages are asked for as such, so only what is beyond the guest's RAM remains."""
     wanted = spec.domain.resources
     given = wanted.requests.get("memory", wanted.limits.get("memory"))
-    asked = guest_bytes(spec) if given is None else parse_bytes(given)
+    shared = guest_bytes(spec) * 100 // settings.memory_overcommit
+    asked = shared if given is None else parse_bytes(given)
     if page_size(spec):
         asked = max(asked - guest_bytes(spec), 0)
-    return asked + (0 if wanted.overcommit_guest_overhead else overhead(spec))
+    return asked + (0 if wanted.overcommit_guest_overhead else overhead(spec, settings))
 
 
-def _cpu_share(count: int) -> str:
-    return f"{int(parse_quantity(count) * Fraction(1000, CPU_ALLOCATION_RATIO))}m"
+def _cpu_share(count: int, ratio: int) -> str:
+    return f"{max(count * 1000 // ratio, 1)}m"

@@ -60,5 +60,13 @@ def test_no_wildcards_and_no_secrets() -> None:
             for words in (rule["apiGroups"], rule["resources"], rule["verbs"]):
                 assert "*" not in words
             assert "secrets" not in rule["resources"]
-    (lease,) = [rule for rule in of_kind("Role")["rules"] if "resourceNames" in rule]
-    assert lease["resourceNames"] == [LEASE]
+    named = {
+        r["resources"][0]: r["resourceNames"]
+        for r in of_kind("Role")["rules"]
+        if "resourceNames" in r
+    }
+    assert named == {
+        "leases": [LEASE],
+        "deployments": ["virt-api", "virt-controller"],
+        "daemonsets": ["virt-handler"],
+    }

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 
+from qvirt_crds.configuration import Configuration
 from qvirt_crds.defaults import apply_defaults
 from qvirt_crds.load import load_manifests
 from qvirt_crds.vm import VirtualMachineInstanceSpec
 from qvirt_operator.resources import holder_requirements, overhead, requirements
+from qvirt_operator.settings import Settings
 
 MIB = 2**20
+KVM = Settings(launcher_image="l")
+EMULATED = KVM.configured(Configuration(use_emulation=True))
 
 
 def spec(domain: str) -> VirtualMachineInstanceSpec:
@@ -25,45 +31,47 @@ spec: {{domain: {{devices: {{}}, {domain}}}}}
 
 def test_memory_grows_by_the_overhead() -> None:
     found = spec("memory: {guest: 64Mi}")
-    assert overhead(found) > 0
-    wanted = requirements(found, kvm=False)
-    assert wanted == {"requests": {"cpu": "100m", "memory": str(64 * MIB + overhead(found))}}
+    assert overhead(found, KVM) > 0
+    wanted = requirements(found, EMULATED)
+    assert wanted == {"requests": {"cpu": "100m", "memory": str(64 * MIB + overhead(found, KVM))}}
 
 
 def test_a_request_wins_over_the_guests_memory() -> None:
     found = spec("memory: {guest: 64Mi}, resources: {requests: {memory: 128Mi}}")
-    assert requirements(found, kvm=False)["requests"]["memory"] == str(128 * MIB + overhead(found))
+    assert requirements(found, EMULATED)["requests"]["memory"] == str(
+        128 * MIB + overhead(found, KVM)
+    )
 
 
 def test_overcommitted_overhead_is_not_requested_but_allowed() -> None:
     found = spec(
         "resources: {overcommitGuestOverhead: true, requests: {memory: 64Mi}, limits: {memory: 64Mi}}"
     )
-    wanted = requirements(found, kvm=False)
+    wanted = requirements(found, EMULATED)
     assert wanted["requests"]["memory"] == str(64 * MIB)
-    assert wanted["limits"]["memory"] == str(64 * MIB + overhead(found))
+    assert wanted["limits"]["memory"] == str(64 * MIB + overhead(found, KVM))
 
 
 @pytest.mark.parametrize(("cpu", "share"), [("{cores: 2, sockets: 2}", "400m"), ("{}", "100m")])
 def test_a_tenth_of_a_cpu_for_each_vcpu(cpu: str, share: str) -> None:
     found = spec(f"memory: {{guest: 64Mi}}, cpu: {cpu}")
-    assert requirements(found, kvm=False)["requests"]["cpu"] == share
+    assert requirements(found, EMULATED)["requests"]["cpu"] == share
 
 
 def test_more_vcpus_cost_more() -> None:
     one, four = spec("memory: {guest: 64Mi}"), spec("memory: {guest: 64Mi}, cpu: {cores: 4}")
-    assert overhead(four) > overhead(one)
+    assert overhead(four, KVM) > overhead(one, KVM)
 
 
 def test_kvm_is_a_limit() -> None:
-    assert requirements(spec("memory: {guest: 64Mi}"), kvm=True)["limits"] == {
+    assert requirements(spec("memory: {guest: 64Mi}"), KVM)["limits"] == {
         "devices.kubevirt.io/kvm": "1"
     }
 
 
 def test_guaranteed_stays_guaranteed_with_its_helpers() -> None:
     same = "{cpu: 1, memory: 64Mi}"
-    wanted = requirements(spec(f"resources: {{requests: {same}, limits: {same}}}"), kvm=True)
+    wanted = requirements(spec(f"resources: {{requests: {same}, limits: {same}}}"), KVM)
     helper = holder_requirements(wanted)
     for container in (wanted, helper):
         for key in ("cpu", "memory"):
@@ -71,12 +79,23 @@ def test_guaranteed_stays_guaranteed_with_its_helpers() -> None:
 
 
 def test_burstable_helpers_ask_for_next_to_nothing() -> None:
-    helper = holder_requirements(requirements(spec("memory: {guest: 64Mi}"), kvm=True))
+    helper = holder_requirements(requirements(spec("memory: {guest: 64Mi}"), KVM))
     assert helper["requests"] == {"cpu": "1m", "memory": "1M"}
 
 
 def test_huge_pages_hold_the_guest_and_memory_the_rest() -> None:
     found = spec("memory: {guest: 64Mi, hugepages: {pageSize: 2Mi}}")
-    wanted = requirements(found, kvm=False)
+    wanted = requirements(found, EMULATED)
     assert wanted["requests"]["hugepages-2Mi"] == wanted["limits"]["hugepages-2Mi"] == str(64 * MIB)
-    assert wanted["requests"]["memory"] == str(overhead(found))
+    assert wanted["requests"]["memory"] == str(overhead(found, KVM))
+
+
+def test_the_clusters_settings() -> None:
+    found = spec("memory: {guest: 300Mi}, cpu: {cores: 3}")
+    settings = KVM.configured(
+        Configuration(memory_overcommit=150, cpu_allocation_ratio=5, overhead_ratio=Fraction(3, 2))
+    )
+    assert overhead(found, settings) == overhead(found, KVM) * 3 // 2
+    requests = requirements(found, settings)["requests"]
+    assert requests["cpu"] == "600m"
+    assert requests["memory"] == str(200 * MIB + overhead(found, settings))
