@@ -11,13 +11,13 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Final
 
 from qvirt_crds import names
 from qvirt_crds.errors import QvirtError
 from qvirt_crds.report import Attachment
-from qvirt_launcher import process
+from qvirt_launcher import process, screen
 from qvirt_launcher.agent import Agent
 from qvirt_launcher.console import Console
 from qvirt_launcher.fds import MONITOR_FD, tap_numbers
@@ -144,15 +144,26 @@ class Guest:
             self._responders.append(responder)
             responder.start(loop)
 
-    async def execute(self, command: str) -> None:
+    async def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> None:
         """A command of our own; that it failed is fed."""
         if self._monitor is None:
             return
         try:
-            await self._monitor.execute(command)
+            await self._monitor.execute(command, arguments)
         except QmpError as error:
             _log.info("%s", error)
             self._feed(CommandFailed(command, str(error)))
+
+    async def screenshot(self, path: str, *, wake: bool) -> bytes:
+        """The guest's screen as a PNG.
+
+        :param path: of a file to be, in our own directory: QEMU writes it. It is gone afterwards.
+        :param wake: move the pointer first.
+        :raise QmpError: there is no QEMU, or no screen.
+        """
+        if self._monitor is None:
+            raise NoMachine("vm-screenshot")
+        return await screen.shoot(self._monitor, path, wake=wake)
 
     async def forward(self, call: Call) -> object:
         """A client's command, under the policy.

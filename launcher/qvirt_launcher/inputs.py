@@ -19,6 +19,7 @@ class Synced(msgspec.Struct, frozen=True, kw_only=True):
     grace: int | None = None
     acpi: bool = True
     start_paused: bool = False
+    reboot_ends: bool = False
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -64,6 +65,10 @@ class StopRequested(msgspec.Struct, frozen=True):
     grace: int | None = None
 
 
+class RebootRequested(msgspec.Struct, frozen=True):
+    """``vm-soft-reboot``."""
+
+
 class DeadlinePassed(msgspec.Struct, frozen=True):
     """The time of the last `SetDeadline` is over."""
 
@@ -78,6 +83,7 @@ Input = (
     | Exited
     | Signalled
     | StopRequested
+    | RebootRequested
     | DeadlinePassed
     | events.Event
 )
@@ -115,10 +121,32 @@ class Kill(msgspec.Struct, frozen=True):
     """SIGKILL to QEMU."""
 
 
+class OnPowerOff(msgspec.Struct, frozen=True):
+    """What QEMU is to do when the guest powers itself off: leave, or stand still."""
+
+    leave: bool
+
+
+class ResetMachine(msgspec.Struct, frozen=True):
+    """Start the machine anew, from its firmware."""
+
+
 class SetDeadline(msgspec.Struct, frozen=True):
     """Feed `DeadlinePassed` after so many seconds, in place of any earlier deadline; None: no deadline."""
 
     seconds: int | None
 
 
-Effect = Prepare | Abandon | Launch | Cont | PowerDown | Quit | Terminate | Kill | SetDeadline
+Effect = (
+    Prepare
+    | Abandon
+    | Launch
+    | Cont
+    | PowerDown
+    | Quit
+    | Terminate
+    | Kill
+    | OnPowerOff
+    | ResetMachine
+    | SetDeadline
+)

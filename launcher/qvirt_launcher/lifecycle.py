@@ -6,12 +6,13 @@ clock or touches QEMU.
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Literal, assert_never
 
 import msgspec
 from msgspec.structs import replace
 
 from qvirt_crds.report import EndReason, Phase
+from qvirt_launcher import reboot
 from qvirt_launcher.inputs import (
     Abandon,
     CommandFailed,
@@ -28,6 +29,7 @@ from qvirt_launcher.inputs import (
     Prepare,
     Prepared,
     Quit,
+    RebootRequested,
     Refused,
     Rung,
     SetDeadline,
@@ -61,6 +63,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     #: Seconds of the grace period in force that are left, counted at the last press of the power button.
     remaining: int = 0
     start_paused: bool = False
+    #: Whether a reboot of the guest ends it (``rebootPolicy: Terminate``).
+    reboot_ends: bool = False
+    #: A soft reboot by the power button: pressed, or the guest is off and is to be started anew.
+    reboot: Literal["none", "asked", "off"] = "none"
     connected: bool = False
     #: Whether the guest has executed anything.
     ran: bool = False
@@ -100,6 +106,8 @@ def step(state: State, given: Input) -> Outcome:
             return _stop(state, state.grace) if state.rung == "none" else _hurry(state)
         case StopRequested(grace=grace):
             return _stop(state, state.grace if grace is None else grace)
+        case RebootRequested():
+            return reboot.begin(state)
         case DeadlinePassed():
             return _deadline_passed(state)
         case _:
@@ -127,7 +135,12 @@ def _synced(state: State, given: Synced) -> Outcome:
     if state.phase != "Waiting":
         return state, ()
     grace = DEFAULT_GRACE_SECONDS if given.grace is None else given.grace
-    state = replace(state, grace=grace if given.acpi else 0, start_paused=given.start_paused)
+    state = replace(
+        state,
+        grace=grace if given.acpi else 0,
+        start_paused=given.start_paused,
+        reboot_ends=given.reboot_ends,
+    )
     return _move(state, "Preparing"), (Prepare(),)
 
 
@@ -161,6 +174,10 @@ def _event(state: State, event: events.Event) -> Outcome:
             return _resumed(state)
         case events.Stop():
             return _paused(state)
+        case events.Shutdown(reason="guest-shutdown") if state.reboot == "asked":
+            return reboot.guest_is_off(state)
+        case events.Reset() if state.reboot == "off":
+            return reboot.machine_was_reset(state)
         case events.Shutdown():
             return _shut_down(state, event)
         case events.GuestPanicked():
@@ -181,12 +198,16 @@ def _resumed(state: State) -> Outcome:
     state = replace(state, ran=True, paused=False)
     match state.phase:
         case "Starting" | "Paused":
-            return replace(_move(state, "Running"), message=""), (SetDeadline(None),)
+            # A soft reboot that waits for the guest has a deadline of its own.
+            kept: tuple[Effect, ...] = () if state.reboot != "none" else (SetDeadline(None),)
+            return replace(_move(state, "Running"), message=""), kept
         case _:
             return state, ()
 
 
 def _paused(state: State) -> Outcome:
+    if state.reboot == "off":
+        return state, ()  # between off and on, nobody has paused it
     state = replace(state, paused=True)
     return (_move(state, "Paused") if state.phase == "Running" else state), ()
 
@@ -291,10 +312,13 @@ def _stop(state: State, grace: int) -> Outcome:
 
 
 def _begin(state: State, grace: int) -> Outcome:
-    if not state.ran or grace <= 0 or state.grace <= 0:
-        return _climb(replace(state, end="Stopped"), "quit")
+    # A guest that is off for a soft reboot has shut down: there is nothing to wait for.
+    if not state.ran or grace <= 0 or state.grace <= 0 or state.reboot == "off":
+        end: EndReason = "GuestShutdown" if state.reboot == "off" else "Stopped"
+        return _climb(replace(state, end=end), "quit")
+    state, before = reboot.call_off(state)
     state = replace(_move(state, "Stopping"), rung="powerdown", remaining=grace)
-    return state, _press(state)
+    return state, (*before, *_press(state))
 
 
 def _press(state: State) -> tuple[Effect, ...]:
@@ -323,6 +347,10 @@ def _hurry(state: State) -> Outcome:
 def _deadline_passed(state: State) -> Outcome:
     match state.rung:
         case "none":
+            if state.reboot == "asked":
+                return reboot.time_passed(state)
+            if state.reboot == "off":
+                return _give_up(state, "QEMU did not reset the machine for a soft reboot.")
             if state.phase != "Starting":
                 return state, ()
             return _give_up(state, f"QEMU did not run the guest within {START_SECONDS} seconds.")
@@ -353,7 +381,7 @@ def _climb(state: State, rung: Rung) -> Outcome:
     """Step on a rung that ends QEMU. Without a monitor there is no `quit`."""
     if rung == "quit" and not state.connected:
         rung = "terminate"
-    state = replace(_move(state, "Stopping"), rung=rung)
+    state = replace(_move(state, "Stopping"), rung=rung, reboot="none")
     match rung:
         case "quit":
             return state, (Quit(), SetDeadline(QUIT_SECONDS))

@@ -54,6 +54,8 @@ START_SECONDS: Final = 240
 QUIT_SECONDS: Final = 10
 TERMINATE_SECONDS: Final = 5
 KILL_SECONDS: Final = 5
+#: From the guest's power-off to the machine's reset, in a soft reboot.
+RESET_SECONDS: Final = 10
 
 
 class TransitionRefused(Exception):
