@@ -6,13 +6,11 @@ ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
 from qvirt_crds.configuration import Settled
 from qvirt_crds.errors import Cause
-from qvirt_crds.kubevirt import NAME
 from qvirt_crds.model import Model
 from qvirt_crds.names import VERSION
 from qvirt_operator.conditions import condition, merge_patch, merged
@@ -41,16 +39,6 @@ class InstallationDecision(Model, frozen=True, kw_only=True):
     status: Object = {}
     events: tuple[Event, ...] = ()
     again: float | None = None
-
-
-def obeyed(objects: Iterable[Object]) -> Object | None:
-    """The object whose settings hold: the one of the conventional name, else the oldest."""
-
-    def rank(item: Object) -> tuple[bool, str, str]:
-        metadata = item["metadata"]
-        return metadata["name"] != NAME, metadata.get("creationTimestamp", ""), metadata["name"]
-
-    return min(objects, key=rank, default=None)
 
 
 def decide_installation(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from qvirt_crds.configuration import Configuration, settle
+from qvirt_crds.kubevirt import NAME
 from qvirt_kube.client import Kube, Object
 from qvirt_kube.errors import NotFound
 from qvirt_operator import paths
@@ -16,7 +17,6 @@ from qvirt_operator.decide_installation import (
     InstallationDecision,
     decide_installation,
     decide_spare,
-    obeyed,
 )
 from qvirt_operator.events import Recorder
 from qvirt_operator.settings import Settings
@@ -57,7 +57,7 @@ class Installation:
     async def configuration(self) -> Configuration:
         """What holds now; read from the API server once, then kept up to date by `reconcile`."""
         if self._configuration is None:
-            return self._take(await self._objects())
+            return self._take(await self._read(self._namespace, NAME))
         return self._configuration
 
     async def settings(self) -> Settings:
@@ -66,13 +66,13 @@ class Installation:
 
     async def reconcile(self, key: Key) -> float | None:
         """Take one step for a KubeVirt object. See `work.Reconcile`."""
-        objects = await self._objects()
-        self._take(objects)
-        try:
-            found = await self._kube.get(paths.kubevirts(key.namespace, key.name))
-        except NotFound:
+        found = await self._read(key.namespace, key.name)
+        ours = (key.namespace, key.name) == (self._namespace, NAME)
+        if ours:
+            self._take(found)
+        if found is None:
             return None
-        decision = await self._decide(found, obeyed(objects))
+        decision = await self._decide(found) if ours else self._spare(found)
         if decision.status:
             metadata = {"resourceVersion": convert(found["metadata"], Meta).resource_version}
             path = f"{paths.kubevirts(key.namespace, key.name)}/status"
@@ -81,22 +81,21 @@ class Installation:
             await self._recorder.record(found, event)
         return decision.again
 
-    async def _decide(self, found: Object, master: Object | None) -> InstallationDecision:
-        if found["metadata"]["namespace"] != self._namespace:
-            why = f"qvirt obeys the KubeVirt object of its own namespace, {self._namespace}"
-            return decide_spare(found, why, self._now())
-        if master is not None and master["metadata"]["uid"] != found["metadata"]["uid"]:
-            why = f"There is an active KubeVirt deployment: {master['metadata']['name']}"
-            return decide_spare(found, why, self._now())
+    async def _decide(self, found: Object) -> InstallationDecision:
         return decide_installation(found, settle(found), await self._components(), self._now())
 
-    async def _objects(self) -> list[Object]:
-        found = await self._kube.get(paths.kubevirts(self._namespace))
-        items: list[Object] = found["items"]
-        return items
+    def _spare(self, found: Object) -> InstallationDecision:
+        why = f"qvirt obeys the KubeVirt object {NAME} in the namespace {self._namespace}"
+        return decide_spare(found, why, self._now())
 
-    def _take(self, objects: list[Object]) -> Configuration:
-        configuration = settle(obeyed(objects)).configuration
+    async def _read(self, namespace: str, name: str) -> Object | None:
+        try:
+            return await self._kube.get(paths.kubevirts(namespace, name))
+        except NotFound:
+            return None
+
+    def _take(self, found: Object | None) -> Configuration:
+        configuration = settle(found).configuration
         if configuration != self._configuration:
             _log.info("settings: %s", configuration)
         self._configuration = configuration
