@@ -3,16 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import secrets
-import shutil
-import signal
-import socket
-import ssl
-import subprocess
-import time
-import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,9 +11,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import pytest
+from tests.control_plane import ApiServer, control_plane
 
-from qvirt_cluster.build import PROGRAMS, finished_builds
-from qvirt_cluster.layout import cache_directory
 from qvirt_crds import schema
 from qvirt_kube.client import Kube
 from qvirt_kube.errors import Conflict, NotFound
@@ -33,58 +23,9 @@ from qvirt_operator.work import WorkQueue
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "operator" / "manifests"
-_STARTED_IN: Final = 90.0
 
 Object = dict[str, Any]
 _T = TypeVar("_T")
-
-
-def binaries() -> Path | None:
-    """The folder with kube-apiserver: K8S_BIN_DIR, else what `cluster/cluster.py build` has left."""
-    if given := os.environ.get("K8S_BIN_DIR"):
-        return Path(given)
-    return next(iter(finished_builds(cache_directory(os.environ))), None)
-
-
-class ApiServer:
-    """:param tokens: user name -> bearer token."""
-
-    def __init__(self, state: Path, port: int, tokens: dict[str, str]) -> None:
-        self.state = state
-        self.port = port
-        self._tokens = tokens
-
-    @property
-    def ca(self) -> Path:
-        return self.state / "pki" / "apiserver.crt"
-
-    def kubeconfig(self, user: str = "admin") -> str:
-        """A file that lets act as this user."""
-        path = self.state / f"{user.replace(':', '-')}.kubeconfig"
-        server = {"server": f"https://127.0.0.1:{self.port}", "certificate-authority": str(self.ca)}
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "test", "cluster": server}],
-            "users": [{"name": user, "user": {"token": self._tokens[user]}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
-            "current-context": "test",
-        }
-        path.write_text(json.dumps(document))
-        return str(path)
-
-    def kubectl(self, *argv: str, stdin: str | None = None) -> str:
-        """:raise AssertionError: it failed; the message is what it said."""
-        done = subprocess.run(
-            ["kubectl", f"--kubeconfig={self.kubeconfig()}", *argv],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
 
 CONTROLLER: Final = "system:serviceaccount:kubevirt:virt-controller"
@@ -92,33 +33,10 @@ CONTROLLER: Final = "system:serviceaccount:kubevirt:virt-controller"
 
 @pytest.fixture(scope="session")
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """etcd and kube-apiserver on ports of their own, with our CRDs and virt-controller's RBAC in them."""
-    folder = binaries()
-    etcd = shutil.which("etcd")
-    if folder is None or etcd is None or shutil.which("kubectl") is None:
-        pytest.skip(f"needs etcd, kubectl and {', '.join(PROGRAMS)}: cluster/cluster.py build")
-    state = tmp_path_factory.mktemp("apiserver")
-    tokens = {"admin": secrets.token_hex(16), CONTROLLER: secrets.token_hex(16)}
-    lines = [f'{tokens["admin"]},admin,1,"system:masters"']
-    groups = '"system:serviceaccounts,system:serviceaccounts:kubevirt,system:authenticated"'
-    lines.append(f"{tokens[CONTROLLER]},{CONTROLLER},2,{groups}")
-    (state / "tokens.csv").write_text("\n".join(lines) + "\n")
-    _service_account_key(state)
-    etcd_port, peer_port, port = _free_ports(3)
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        processes.append(_start(state, _etcd(etcd, state, etcd_port, peer_port)))
-        argv = _apiserver(folder / "kube-apiserver", state, etcd_port, port)
-        processes.append(_start(state, argv))
-        server = ApiServer(state, port, tokens)
-        _await_ready(server, processes)
+    """With our CRDs and virt-controller's RBAC in it."""
+    with control_plane(tmp_path_factory.mktemp("apiserver"), [CONTROLLER]) as server:
         _install(server)
         yield server
-    finally:
-        for process in reversed(processes):
-            process.send_signal(signal.SIGKILL)
-            process.wait(timeout=20)
-        shutil.rmtree(state, ignore_errors=True)
 
 
 @pytest.fixture
@@ -148,84 +66,6 @@ def _install(server: ApiServer) -> None:
     server.kubectl("wait", "--for=condition=Established", "--timeout=30s", *kinds)
     for name in ("00-namespace.yaml", "virt-controller.yaml"):
         server.kubectl("apply", "-f", str(MANIFESTS / name))
-
-
-def _service_account_key(state: Path) -> None:
-    key = state / "service-account.key"
-    command = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(key)]
-    subprocess.run(command, check=True, capture_output=True, timeout=30)
-
-
-def _free_ports(count: int) -> list[int]:
-    with_ports = [socket.socket() for _ in range(count)]
-    for one in with_ports:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in with_ports]
-    for one in with_ports:
-        one.close()
-    return ports
-
-
-def _etcd(program: str, state: Path, port: int, peer_port: int) -> list[str]:
-    client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}"
-    return [
-        program,
-        "--name=test",
-        f"--data-dir={state}/etcd",
-        f"--listen-client-urls={client}",
-        f"--advertise-client-urls={client}",
-        f"--listen-peer-urls={peer}",
-        f"--initial-advertise-peer-urls={peer}",
-        f"--initial-cluster=test={peer}",
-        "--unsafe-no-fsync",
-    ]
-
-
-def _apiserver(program: Path, state: Path, etcd_port: int, port: int) -> list[str]:
-    key = f"{state}/service-account.key"
-    return [
-        str(program),
-        "--bind-address=127.0.0.1",
-        "--advertise-address=127.0.0.1",
-        f"--secure-port={port}",
-        f"--etcd-servers=http://127.0.0.1:{etcd_port}",
-        f"--cert-dir={state}/pki",
-        f"--token-auth-file={state}/tokens.csv",
-        "--authorization-mode=RBAC",
-        # No controller makes service accounts here.
-        "--disable-admission-plugins=ServiceAccount",
-        "--service-cluster-ip-range=10.99.0.0/24",
-        "--service-account-issuer=https://kubernetes.default.svc",
-        f"--service-account-key-file={key}",
-        f"--service-account-signing-key-file={key}",
-        "--shutdown-delay-duration=0s",
-        "--profiling=false",
-    ]
-
-
-def _start(state: Path, argv: list[str]) -> subprocess.Popen[bytes]:
-    log = state / f"{Path(argv[0]).name}.log"
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=state
-        )
-
-
-def _await_ready(server: ApiServer, processes: list[subprocess.Popen[bytes]]) -> None:
-    end = time.monotonic() + _STARTED_IN
-    while True:
-        for process in processes:
-            assert process.poll() is None, (server.state / "kube-apiserver.log").read_text()[-2000:]
-        try:
-            context = ssl.create_default_context(cafile=str(server.ca))
-            url = f"https://127.0.0.1:{server.port}/readyz"
-            with urllib.request.urlopen(url, context=context, timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        except OSError as error:
-            if time.monotonic() > end:
-                raise TimeoutError("kube-apiserver is not ready") from error
-        time.sleep(0.2)
 
 
 class Node:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.operator.conftest import CONTROLLER, ApiServer
+from tests.control_plane import ApiServer
+from tests.operator.conftest import CONTROLLER
 
 from qvirt_kube.client import Kube
 from qvirt_kube.errors import Conflict, NotFound, Refused, Unavailable

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.operator.conftest import CONTROLLER, ApiServer, eventually
+from tests.control_plane import ApiServer
+from tests.operator.conftest import CONTROLLER, eventually
 
 from qvirt_kube.client import Kube
 

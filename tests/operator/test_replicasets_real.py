@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.operator.conftest import ApiServer, Node, eventually
+from tests.control_plane import ApiServer
+from tests.operator.conftest import Node, eventually
 
 from qvirt_kube.client import Kube
 

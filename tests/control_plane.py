@@ -1,0 +1,187 @@
+"""etcd and kube-apiserver, really: no kubelet, no controllers, RBAC, and a token for each user that a test needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from qvirt_cluster.build import PROGRAMS, finished_builds
+from qvirt_cluster.layout import cache_directory
+
+_STARTED_IN: Final = 90.0
+
+
+def binaries() -> Path | None:
+    """The folder with kube-apiserver: K8S_BIN_DIR, else what `cluster/cluster.py build` has left."""
+    if given := os.environ.get("K8S_BIN_DIR"):
+        return Path(given)
+    return next(iter(finished_builds(cache_directory(os.environ))), None)
+
+
+class ApiServer:
+    """:param tokens: user name -> bearer token."""
+
+    def __init__(self, state: Path, port: int, tokens: dict[str, str]) -> None:
+        self.state = state
+        self.port = port
+        self._tokens = tokens
+
+    @property
+    def ca(self) -> Path:
+        return self.state / "pki" / "apiserver.crt"
+
+    def kubeconfig(self, user: str = "admin") -> str:
+        """A file that lets act as this user."""
+        path = self.state / f"{user.replace(':', '-')}.kubeconfig"
+        server = {"server": f"https://127.0.0.1:{self.port}", "certificate-authority": str(self.ca)}
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": server}],
+            "users": [{"name": user, "user": {"token": self._tokens[user]}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
+            "current-context": "test",
+        }
+        path.write_text(json.dumps(document))
+        return str(path)
+
+    def kubectl(self, *argv: str, stdin: str | None = None) -> str:
+        """:raise AssertionError: it failed; the message is what it said."""
+        done = subprocess.run(
+            ["kubectl", f"--kubeconfig={self.kubeconfig()}", *argv],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@contextmanager
+def control_plane(state: Path, service_accounts: Sequence[str] = ()) -> Iterator[ApiServer]:
+    """An API server on a port of its own, ready, with nothing in it; the test is skipped where there is none.
+
+    :param state: an empty folder, which is removed.
+    :param service_accounts: user names (``system:serviceaccount:NAMESPACE:NAME``) that get tokens, beside ``admin``.
+    """
+    folder = binaries()
+    etcd = shutil.which("etcd")
+    if folder is None or etcd is None or shutil.which("kubectl") is None:
+        pytest.skip(f"needs etcd, kubectl and {', '.join(PROGRAMS)}: cluster/cluster.py build")
+    tokens = {user: secrets.token_hex(16) for user in ("admin", *service_accounts)}
+    lines = [f'{tokens["admin"]},admin,1,"system:masters"']
+    for number, user in enumerate(service_accounts, start=2):
+        of_namespace = f"system:serviceaccounts:{user.split(':')[2]}"
+        groups = f'"system:serviceaccounts,{of_namespace},system:authenticated"'
+        lines.append(f"{tokens[user]},{user},{number},{groups}")
+    (state / "tokens.csv").write_text("\n".join(lines) + "\n")
+    _service_account_key(state)
+    etcd_port, peer_port, port = free_ports(3)
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        processes.append(_start(state, _etcd(etcd, state, etcd_port, peer_port)))
+        argv = _apiserver(folder / "kube-apiserver", state, etcd_port, port)
+        processes.append(_start(state, argv))
+        server = ApiServer(state, port, tokens)
+        _await_ready(server, processes)
+        yield server
+    finally:
+        for process in reversed(processes):
+            process.send_signal(signal.SIGKILL)
+            process.wait(timeout=20)
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def _service_account_key(state: Path) -> None:
+    key = state / "service-account.key"
+    command = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(key)]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+
+def free_ports(count: int) -> list[int]:
+    """Free a moment ago, on the loopback address."""
+    with_ports = [socket.socket() for _ in range(count)]
+    for one in with_ports:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in with_ports]
+    for one in with_ports:
+        one.close()
+    return ports
+
+
+def _etcd(program: str, state: Path, port: int, peer_port: int) -> list[str]:
+    client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}"
+    return [
+        program,
+        "--name=test",
+        f"--data-dir={state}/etcd",
+        f"--listen-client-urls={client}",
+        f"--advertise-client-urls={client}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=test={peer}",
+        "--unsafe-no-fsync",
+    ]
+
+
+def _apiserver(program: Path, state: Path, etcd_port: int, port: int) -> list[str]:
+    key = f"{state}/service-account.key"
+    return [
+        str(program),
+        "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1",
+        f"--secure-port={port}",
+        f"--etcd-servers=http://127.0.0.1:{etcd_port}",
+        f"--cert-dir={state}/pki",
+        f"--token-auth-file={state}/tokens.csv",
+        "--authorization-mode=RBAC",
+        # No controller makes service accounts here.
+        "--disable-admission-plugins=ServiceAccount",
+        "--service-cluster-ip-range=10.99.0.0/24",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={key}",
+        f"--service-account-signing-key-file={key}",
+        "--shutdown-delay-duration=0s",
+        "--profiling=false",
+    ]
+
+
+def _start(state: Path, argv: list[str]) -> subprocess.Popen[bytes]:
+    log = state / f"{Path(argv[0]).name}.log"
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=state
+        )
+
+
+def _await_ready(server: ApiServer, processes: list[subprocess.Popen[bytes]]) -> None:
+    end = time.monotonic() + _STARTED_IN
+    while True:
+        for process in processes:
+            assert process.poll() is None, (server.state / "kube-apiserver.log").read_text()[-2000:]
+        try:
+            context = ssl.create_default_context(cafile=str(server.ca))
+            url = f"https://127.0.0.1:{server.port}/readyz"
+            with urllib.request.urlopen(url, context=context, timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise TimeoutError("kube-apiserver is not ready") from error
+        time.sleep(0.2)
