@@ -37,7 +37,7 @@ def guest_is_off(state: State) -> Outcome:
 
 def machine_was_reset(state: State) -> Outcome:
     """Start anew."""
-    state = replace(state, reboot="none", end=None)
+    state = replace(state, reboot="none", end=None, remaining=0)
     return state, (SetDeadline(None), OnPowerOff(leave=True), Cont())
 
 
