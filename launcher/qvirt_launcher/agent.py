@@ -52,7 +52,9 @@ class Agent:
         self._on_change = on_change
         self._report = AgentReport()
         self._wake = asyncio.Event()
-        self._over = False
+        self._listeners: list[Callable[[], None]] = []
+        #: Whether the guest has ended.
+        self.over = False
         self._paused = False
         self._clock_is_wrong = False
         self._round = 0
@@ -77,6 +79,15 @@ class Agent:
         """Whether the guest's vCPUs stand still: no agent answers then, and none is to blame."""
         return self._paused
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the guest's file systems are frozen: its agent does little then."""
+        return self._report.freeze_status == "frozen"
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Have somebody told when the agent comes or goes, or is over."""
+        self._listeners.append(listener)
+
     async def attach(self, path: str) -> None:
         """Connect to QEMU's socket.
 
@@ -95,6 +106,8 @@ class Agent:
         else:
             self.channel.closed()
             self._set(connected=False, interfaces=None, freeze_status="")
+        for listener in self._listeners:
+            listener()
 
     def vcpus(self, *, run: bool) -> None:
         """QEMU's event: the guest was paused, or goes on. Its clock has stood still meanwhile."""
@@ -111,7 +124,7 @@ class Agent:
 
     def close(self) -> None:
         """The guest has ended: `run` returns, whoever waits for an answer hears that there is none."""
-        self._over = True
+        self.over = True
         self.port(is_open=False)
         self.channel.close()
         self._wake.set()
@@ -124,7 +137,7 @@ class Agent:
 
     async def run(self) -> None:
         """Ask when it is time, until `close`."""
-        while not self._over:
+        while not self.over:
             self._wake.clear()
             await self._thaw_if_due()
             if self.connected and not self._paused:
@@ -163,7 +176,7 @@ class Agent:
         :raise AgentError: it doesn't answer.
         """
         await self._ask_status()
-        if self._report.freeze_status == "frozen":
+        if self.frozen:
             return
         await self._ask_interfaces()
         if identity:

@@ -41,14 +41,18 @@ class CreateSeed(Model, frozen=True, kw_only=True, tag="seed"):
 
 
 class CreateSeedFromDirectory(Model, frozen=True, kw_only=True, tag="seed-directory"):
-    """As `CreateSeed`, with user data and network data read from a directory of a Secret's keys."""
+    """As `CreateSeed`, with user data and network data, or ssh keys, read from directories of Secrets' keys."""
 
     path: str
     volume_id: str
     files: dict[str, str]
-    directory: str
+    directory: str = ""
     #: file in the ISO -> keys to try in the directory, in order; required if it names ``user-data``.
-    keys: dict[str, tuple[str, ...]]
+    keys: dict[str, tuple[str, ...]] = {}
+    #: Directories of Secrets with ssh public keys, for the field of that name in the meta data (JSON), which is one of the files.
+    public_keys: tuple[str, ...] = ()
+    meta_data: str = ""
+    public_keys_field: str = ""
 
 
 class CopyFile(Model, frozen=True, kw_only=True, tag="copy"):

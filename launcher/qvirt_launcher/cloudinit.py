@@ -26,6 +26,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     meta_data: str
     user_data: str
     network_data: str
+    #: Of the meta data: ssh public keys by number (KubeVirt's shape).
+    public_keys: str
 
 
 NO_CLOUD: Final = Layout(
@@ -33,12 +35,14 @@ NO_CLOUD: Final = Layout(
     meta_data="meta-data",
     user_data="user-data",
     network_data="network-config",
+    public_keys="public-keys",
 )
 CONFIG_DRIVE: Final = Layout(
     volume_id="config-2",
     meta_data="openstack/latest/meta_data.json",
     user_data="openstack/latest/user_data",
     network_data="openstack/latest/network_data.json",
+    public_keys="public_keys",
 )
 
 

@@ -13,7 +13,7 @@ from qvirt_crds.quantity import parse_bytes
 from qvirt_crds.report import LocalVolume
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_crds.volumes import CloudInit, Volume
-from qvirt_launcher import cloudinit
+from qvirt_launcher import access, cloudinit
 from qvirt_launcher.backing import (
     Backing,
     CreateEmpty,
@@ -111,13 +111,18 @@ def _seed(
     iso = f"{path}.iso"
     # Writable, as KubeVirt's: an IDE or SATA disk (which a seed may be plugged in as) can't be read-only.
     backing = Backing(volume=volume.name, image=Image(path=iso, format="raw"))
-    if not seed.secret_keys:
+    method: access.SeedMethod = "noCloud" if layout is cloudinit.NO_CLOUD else "configDrive"
+    public_keys = access.by_seed(vmi, local, method)
+    if not seed.secret_keys and not public_keys:
         return (CreateSeed(path=iso, volume_id=layout.volume_id, files=seed.files),), backing
     step = CreateSeedFromDirectory(
         path=iso,
         volume_id=layout.volume_id,
         files=seed.files,
-        directory=_place(volume, local).path,
+        directory=_place(volume, local).path if seed.secret_keys else "",
         keys=seed.secret_keys,
+        public_keys=public_keys,
+        meta_data=layout.meta_data,
+        public_keys_field=layout.public_keys,
     )
     return (step,), backing

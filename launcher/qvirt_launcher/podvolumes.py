@@ -40,7 +40,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     """The pod's file system; another root than ``/`` is for trying this out."""
 
     root: Path = Path("/")
-    proc: Path = PROC
+    proc: Path = Path(PROC)
     #: Seconds to wait for a holder.
     patience: float = _HOLDER_SECONDS
     sleep: Callable[[float], None] = time.sleep
@@ -65,9 +65,12 @@ def find(vmi: VirtualMachineInstance, directory: str, pod: Pod | None = None) ->
     """
     pod = pod or Pod()
     places = [_find(vmi, volume, Path(directory), pod) for volume in vmi.spec.volumes]
-    return Found(
-        volumes=tuple(place for place in places if place is not None), kernel=_kernel(vmi, pod)
-    )
+    credentials = [
+        LocalVolume(volume=mount.pod_volume, path=str(pod.at(mount.path)), read_only=True)
+        for mount in pod_layout.credentials_of(vmi.spec)
+    ]
+    found = [place for place in places if place is not None]
+    return Found(volumes=(*found, *credentials), kernel=_kernel(vmi, pod))
 
 
 def _find(
@@ -103,7 +106,7 @@ def _image_root(name: str, mount: str, pod: Pod) -> Path:
     while waited <= pod.patience:
         for holder in find_holders(pod.proc):
             if holder.volume == name:
-                return holder.root
+                return Path(holder.root)
         pod.sleep(_HOLDER_POLL)
         waited += _HOLDER_POLL
     raise ImageError(

@@ -7,6 +7,7 @@ guest may have written.
 from __future__ import annotations
 
 import base64
+import json
 import mmap
 import os
 import resource
@@ -19,7 +20,7 @@ from typing import Any, Final, assert_never
 import msgspec
 from msgspec.structs import replace
 
-from qvirt_launcher import iso, native
+from qvirt_launcher import iso, native, secretfiles
 from qvirt_launcher.backing import (
     Backing,
     CopyFile,
@@ -31,7 +32,7 @@ from qvirt_launcher.backing import (
     Image,
     Step,
 )
-from qvirt_launcher.errors import PrepareError
+from qvirt_launcher.errors import HostError, PrepareError
 
 QEMU_IMG: Final = "qemu-img"
 _DEADLINE_SECONDS: Final = 30
@@ -178,7 +179,10 @@ def make(step: Step) -> None:
             iso.write(step.path, step.volume_id, _decoded(step.files))
         case CreateSeedFromDirectory():
             secret = {name: _key(step.directory, keys, name) for name, keys in step.keys.items()}
-            iso.write(step.path, step.volume_id, _decoded(step.files) | secret)
+            files = _decoded(step.files) | secret
+            if step.public_keys:
+                files[step.meta_data] = _with_keys(files[step.meta_data], step)
+            iso.write(step.path, step.volume_id, files)
         case CopyFile(path=path, source=source):
             _copy(source, path)
         case _:
@@ -210,6 +214,22 @@ def _copy(source: str, path: str) -> None:
 
 def _decoded(files: dict[str, str]) -> dict[str, bytes]:
     return {name: base64.b64decode(data) for name, data in files.items()}
+
+
+def _with_keys(meta_data: bytes, step: CreateSeedFromDirectory) -> bytes:
+    """The meta data with the ssh keys, each under its number."""
+    found: list[str] = []
+    for directory in step.public_keys:
+        try:
+            given = secretfiles.values(os.path.basename(directory), directory)
+        except HostError as error:
+            raise PrepareError(str(error)) from error
+        found += given.values()
+    keys = secretfiles.keys(found)
+    meta = json.loads(meta_data) | {
+        step.public_keys_field: {str(number): key for number, key in enumerate(keys)}
+    }
+    return (json.dumps(meta, indent=1) + "\n").encode()
 
 
 def _key(directory: str, keys: tuple[str, ...], name: str) -> bytes:

@@ -13,6 +13,7 @@ from typing import Final, get_args
 
 import msgspec
 
+from qvirt_crds import pod_layout
 from qvirt_crds.load import Manifests
 from qvirt_crds.report import KernelFiles, LocalVolume
 from qvirt_crds.vm import VirtualMachineInstance
@@ -80,9 +81,9 @@ class Finder:
             self._credentials = Path(credentials)
             volumes = [self._volume(volume) for volume in self._vmi.spec.volumes]
             kernel = self._kernel()
-        return Found(
-            volumes=tuple(volume for volume in volumes if volume is not None), kernel=kernel
-        )
+        access = [self._credential(c) for c in pod_layout.credentials_of(self._vmi.spec)]
+        found = [volume for volume in volumes if volume is not None]
+        return Found(volumes=(*found, *access), kernel=kernel)
 
     def _volume(self, volume: Volume) -> LocalVolume | None:
         if volume.container_disk is not None:
@@ -166,6 +167,12 @@ class Finder:
             if reference is not None:
                 values = self._secret(f"volume {volume}", reference.name)
                 files |= _required(volume, reference.name, values, keys)
+        return self._write(volume, files)
+
+    def _credential(self, mount: pod_layout.SecretMount) -> LocalVolume:
+        return self._write(mount.pod_volume, self._secret("accessCredentials", mount.secret))
+
+    def _write(self, volume: str, files: Mapping[str, bytes]) -> LocalVolume:
         folder = self._folder / "secrets" / volume
         folder.mkdir(parents=True, mode=0o700)
         for key, value in files.items():
