@@ -14,6 +14,7 @@ import sys
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
+from qvirt_crds.names import GROUP
 from qvirt_kube.client import Kube
 from qvirt_kube.errors import KubeError
 from qvirt_operator.arguments import Arguments, parse
@@ -23,6 +24,7 @@ from qvirt_operator.installation import Installation
 from qvirt_operator.instances import Instances
 from qvirt_operator.lease import Elector
 from qvirt_operator.machines import Machines
+from qvirt_operator.replicaset_kinds import CURRENT, SEEDS
 from qvirt_operator.replicasets import ReplicaSets
 from qvirt_operator.watch import watching
 from qvirt_operator.work import Key, Reconcile, WorkQueue
@@ -32,11 +34,13 @@ _log = logging.getLogger(__name__)
 LEASE: Final = "virt-controller"
 EXIT_LOST: Final = 1
 _KINDS: Final = (
-    "kubevirts",
-    "virtualmachineinstancereplicasets",
-    "virtualmachineinstances",
-    "virtualmachines",
+    "v1/kubevirts",
+    "v1/virtualmachineinstancereplicasets",
+    "v1/virtualmachineinstances",
+    "v1/virtualmachines",
+    "v1alpha1/virtualmachinereplicasets",
 )
+_VERSIONS: Final = ("v1", "v1alpha1")
 _KINDS_RETRY: Final = 2.0
 
 
@@ -115,7 +119,7 @@ def reconciler(kube: Kube, arguments: Arguments) -> Reconcile:
     """Whom to ask for which kind of object."""
     installation = Installation(kube, arguments.settings, arguments.namespace)
     instances, machines = Instances(kube, installation), Machines(kube)
-    replica_sets = ReplicaSets(kube)
+    replica_sets, old_replica_sets = ReplicaSets(kube, CURRENT), ReplicaSets(kube, SEEDS)
 
     async def reconcile(key: Key) -> float | None:
         match key.kind:
@@ -125,6 +129,8 @@ def reconciler(kube: Kube, arguments: Arguments) -> Reconcile:
                 return await machines.reconcile(key)
             case "vmirs":
                 return await replica_sets.reconcile(key)
+            case "vmrs":
+                return await old_replica_sets.reconcile(key)
             case "kv":
                 return await installation.reconcile(key)
 
@@ -136,14 +142,17 @@ async def _await_kinds(kube: Kube) -> None:
     missing: list[str] = []
     while True:
         try:
-            served = await kube.get("/apis/kubevirt.io/v1")
-            names = {resource["name"] for resource in served["resources"]}
-            missing = [kind for kind in _KINDS if kind not in names]
+            served = {
+                f"{version}/{resource['name']}"
+                for version in _VERSIONS
+                for resource in (await kube.get(f"/apis/{GROUP}/{version}"))["resources"]
+            }
+            missing = [kind for kind in _KINDS if kind not in served]
             if not missing:
                 return
             _log.info("waiting for the CRDs of %s", ", ".join(missing))
         except KubeError as error:
-            _log.info("waiting for the CRDs of kubevirt.io/v1: %s", error)
+            _log.info("waiting for the CRDs of kubevirt.io: %s", error)
         await asyncio.sleep(_KINDS_RETRY)
 
 

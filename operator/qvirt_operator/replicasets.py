@@ -1,4 +1,4 @@
-"""VirtualMachineInstanceReplicaSets: observe, decide (`decide_replicaset`), act."""
+"""Replica sets of either kind: observe, decide (`decide_replicaset`), act."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Final
 
 import msgspec
 
-from qvirt_crds import shape, unimplemented
 from qvirt_crds.errors import SpecError
 from qvirt_crds.names import API_V1
-from qvirt_crds.replicaset import VirtualMachineInstanceReplicaSet
+from qvirt_crds.replicaset import VirtualMachineInstanceReplicaSetSpec
 from qvirt_crds.selectors import matches
-from qvirt_kube.client import Kube, Object
+from qvirt_kube.client import Kube
 from qvirt_kube.errors import NotFound, Refused
 from qvirt_operator import decide_vmi, paths
+from qvirt_operator.conditions import condition, merge_patch, merged
 from qvirt_operator.decide_replicaset import ReplicaSetDecision, Seen, decide_replicaset
 from qvirt_operator.decisions import Event, Failure
 from qvirt_operator.events import Recorder
-from qvirt_operator.views import Meta, Vmi, convert, status_of
+from qvirt_operator.replicaset_kinds import ReplicaSetKind
+from qvirt_operator.views import Meta, Object, Vmi, convert, status_of, timestamp
 from qvirt_operator.work import Key
 
 _RETRY: Final = 10.0
@@ -29,21 +30,31 @@ _AGAIN: Final = 0.1
 class ReplicaSets:
     """Keeps as many instances as were asked for, one look at a time."""
 
-    def __init__(self, kube: Kube, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        kind: ReplicaSetKind,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._kube = kube
+        self._kind = kind
         self._now = now
         self._recorder = Recorder(kube, "virtualmachinereplicaset-controller", now)
 
     async def reconcile(self, key: Key) -> float | None:
         """Take one step for a replica set. See `work.Reconcile`."""
         try:
-            data = await self._kube.get(paths.replica_sets(key.namespace, key.name))
+            data = await self._kube.get(self._kind.path(key.namespace, key.name))
         except NotFound:
             return None
         metadata = convert(data["metadata"], Meta)
         if metadata.deleting:
             return None
-        spec = decoded(data).spec
+        try:
+            spec = self._kind.read(data)
+        except SpecError as error:
+            await self._write_status(metadata, _unreadable(data, error, self._now()))
+            return None
         found = await self._kube.get(paths.instances(key.namespace))
         # Items of a list have no kind of their own.
         vmis = [Vmi(item) for item in found["items"]]
@@ -55,7 +66,7 @@ class ReplicaSets:
         ]
         seen = Seen(metadata.uid, spec, status_of(data), mine, self._now())
         decision = decide_replicaset(seen)
-        failure = await self._act(data, metadata, decision)
+        failure = await self._act(data, spec, metadata, decision)
         if failure is not None:
             seen.failure = failure
             await self._write_status(metadata, decide_replicaset(seen).status)
@@ -65,16 +76,20 @@ class ReplicaSets:
         return _AGAIN if decision.create or decision.delete or decision.adopt else None
 
     async def _act(
-        self, data: Object, metadata: Meta, decision: ReplicaSetDecision
+        self,
+        data: Object,
+        spec: VirtualMachineInstanceReplicaSetSpec,
+        metadata: Meta,
+        decision: ReplicaSetDecision,
     ) -> Failure | None:
         await self._write_status(metadata, decision.status)
         for name, uid in decision.adopt:
-            body = {"metadata": {"uid": uid, "ownerReferences": [owner(metadata)]}}
+            body = {"metadata": {"uid": uid, "ownerReferences": [owner(metadata, self._kind)]}}
             await self._kube.patch(paths.instances(metadata.namespace, name), body)
         for _ in range(decision.create):
             try:
                 made = await self._kube.create(
-                    paths.instances(metadata.namespace), replica(data, metadata)
+                    paths.instances(metadata.namespace), replica(spec, metadata, self._kind)
                 )
             except Refused as error:
                 return await self._failed(
@@ -107,53 +122,43 @@ class ReplicaSets:
 
     async def _write_status(self, metadata: Meta, status: Object) -> None:
         if status:
-            path = f"{paths.replica_sets(metadata.namespace, metadata.name)}/status"
+            path = f"{self._kind.path(metadata.namespace, metadata.name)}/status"
             version = {"resourceVersion": metadata.resource_version}
             await self._kube.patch(path, {"metadata": version, "status": status})
 
 
-def decoded(data: Object) -> VirtualMachineInstanceReplicaSet:
-    """A stored replica set.
-
-    :raise SpecError: not one that we understand.
-    """
-    bare = {
-        "apiVersion": API_V1,
-        "kind": "VirtualMachineInstanceReplicaSet",
-        "metadata": {"name": data["metadata"]["name"]},
-        "spec": data.get("spec"),
-    }
-    known = unimplemented.of_instance("spec.template.spec")
-    clean, causes = shape.check(bare, VirtualMachineInstanceReplicaSet, known)
-    if causes:
-        raise SpecError(causes)
-    return msgspec.convert(clean, VirtualMachineInstanceReplicaSet)
+def _unreadable(data: Object, error: SpecError, now: datetime) -> Object:
+    """The status of a replica set that came past the admission webhook."""
+    before = status_of(data)
+    wanted = {"ReplicaFailure": condition("ReplicaFailure", True, error.reason, str(error))}
+    conditions = merged(before.get("conditions"), wanted, timestamp(now))
+    return merge_patch(before, {"conditions": conditions})
 
 
-def replica(data: Object, metadata: Meta) -> Object:
+def replica(
+    spec: VirtualMachineInstanceReplicaSetSpec, metadata: Meta, kind: ReplicaSetKind
+) -> Object:
     """One more instance of the template; the API server completes its name."""
-    template = data["spec"]["template"]
-    about = template.get("metadata") or {}
-    base = about.get("name") or about.get("generateName") or metadata.name
+    about = spec.template.metadata
     return {
         "apiVersion": API_V1,
         "kind": "VirtualMachineInstance",
         "metadata": {
-            "generateName": base,
-            "labels": about.get("labels") or {},
-            "annotations": about.get("annotations") or {},
-            "ownerReferences": [owner(metadata)],
+            "generateName": about.name or about.generate_name or metadata.name,
+            "labels": about.labels,
+            "annotations": about.annotations,
+            "ownerReferences": [owner(metadata, kind)],
             "finalizers": [decide_vmi.FINALIZER],
         },
-        "spec": template["spec"],
+        "spec": msgspec.to_builtins(spec.template.spec),
     }
 
 
-def owner(metadata: Meta) -> Object:
+def owner(metadata: Meta, kind: ReplicaSetKind) -> Object:
     """The owner reference of its instances."""
     return {
-        "apiVersion": API_V1,
-        "kind": "VirtualMachineInstanceReplicaSet",
+        "apiVersion": kind.api_version,
+        "kind": kind.name,
         "name": metadata.name,
         "uid": metadata.uid,
         "controller": True,

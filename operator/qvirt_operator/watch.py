@@ -18,6 +18,7 @@ _KINDS: Final[dict[str, Kind]] = {
     "VirtualMachine": "vm",
     "VirtualMachineInstance": "vmi",
     "VirtualMachineInstanceReplicaSet": "vmirs",
+    "VirtualMachineReplicaSet": "vmrs",
     "KubeVirt": "kv",
 }
 _DOMAIN: Final = "kubevirt.io/domain"
@@ -25,6 +26,7 @@ INTERESTS: Final = (
     Interest(group=GROUP, plural="virtualmachines"),
     Interest(group=GROUP, plural="virtualmachineinstances"),
     Interest(group=GROUP, plural="virtualmachineinstancereplicasets"),
+    Interest(group=GROUP, version="v1alpha1", plural="virtualmachinereplicasets"),
     Interest(group=GROUP, plural="kubevirts"),
     # Only launcher pods, filtered by the API server: our watch costs what VMs cost, not what the cluster holds.
     Interest(plural="pods", label="kubevirt.io=virt-launcher"),

@@ -17,7 +17,7 @@ from qvirt_kube.errors import Conflict
 
 _log = logging.getLogger(__name__)
 
-Kind = Literal["vm", "vmi", "vmirs", "kv"]
+Kind = Literal["vm", "vmi", "vmirs", "vmrs", "kv"]
 
 FIRST_RETRY: Final = 0.1
 LAST_RETRY: Final = 60.0

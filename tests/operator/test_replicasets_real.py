@@ -30,6 +30,34 @@ def manifest(replicas: int) -> Object:
     }
 
 
+def seeds(replicas: int) -> Object:
+    """The seed's kind, with its guest."""
+    disks = [
+        {"name": "registrydisk", "volumeName": "registryvolume", "disk": {"bus": "virtio"}},
+        {"name": "cloudinitdisk", "volumeName": "cloudinitvolume", "disk": {"bus": "virtio"}},
+    ]
+    volumes = [
+        {"name": "registryvolume", "registryDisk": {"image": "kubevirt/cirros-registry-disk-demo:devel"}},
+        {"name": "cloudinitvolume", "cloudInitNoCloud": {"userData": "#cloud-config\n"}},
+    ]  # fmt: skip
+    spec = {
+        "terminationGracePeriodSeconds": 5,
+        "domain": {"resources": {"requests": {"memory": "64M"}}, "devices": {"disks": disks}},
+        "volumes": volumes,
+    }
+    labels = {"app": "web"}
+    return {
+        "apiVersion": "kubevirt.io/v1alpha1",
+        "kind": "VirtualMachineReplicaSet",
+        "metadata": {"name": "web"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"name": "myvm", "labels": labels}, "spec": spec},
+        },
+    }
+
+
 class ReplicaSet:
     def __init__(self, kube: Kube, node: Node, namespace: str) -> None:
         self._kube = kube
@@ -40,7 +68,14 @@ class ReplicaSet:
         self.path = f"{self.collection}/web"
 
     async def create(self, replicas: int) -> None:
-        await self._kube.create(self.collection, manifest(replicas))
+        await self.apply(manifest(replicas))
+
+    async def apply(self, body: Object) -> None:
+        self.collection = self.collection.rpartition("/")[0]
+        self.collection += f"/{body['kind'].lower()}s"
+        self.collection = self.collection.replace("kubevirt.io/v1/", f"{body['apiVersion']}/")
+        self.path = f"{self.collection}/web"
+        await self._kube.create(self.collection, body)
 
     async def has(self, count: int) -> list[Object]:
         """Its instances, once there are so many, none of them ending, and the status says so."""
@@ -76,6 +111,39 @@ async def test_scaling(
         await node.pod(vmi["metadata"]["name"])
     api_server.kubectl(*scale, "--replicas=1")
     await replica_set.has(1)
+
+
+async def test_the_seeds_kind(
+    kube: Kube, replica_set: ReplicaSet, node: Node, api_server: ApiServer, namespace: str
+) -> None:
+    await replica_set.apply(seeds(0))
+    await replica_set.has(0)
+    scale = ("scale", f"--namespace={namespace}", "vmrs/web")
+    api_server.kubectl(*scale, "--replicas=2")
+    vmis = await replica_set.has(2)
+    for vmi in vmis:
+        name = vmi["metadata"]["name"]
+        assert name.startswith("myvm")
+        (owner,) = vmi["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["name"]) == ("VirtualMachineReplicaSet", "web")
+        pod = await node.pod(name)
+        assert [c["name"] for c in pod["spec"]["containers"]] == ["compute", "volumeregistryvolume"]
+    first = vmis[0]["metadata"]["name"]
+    pod = await node.pod(first)
+    await node.run(pod)
+    await node.vmi(first, "Scheduled")
+    await node.handler_says_running(first)
+
+    async def shown() -> bool | None:
+        words = api_server.kubectl(
+            "get", f"--namespace={namespace}", "vmrs", "--no-headers"
+        ).split()
+        return words[:4] == ["web", "2", "2", "1"] or None
+
+    await eventually(shown)
+    api_server.kubectl(*scale, "--replicas=1")
+    (left,) = await replica_set.has(1)
+    assert left["metadata"]["name"] == first
 
 
 async def test_a_ready_one_is_kept_and_one_that_ended_replaced(
