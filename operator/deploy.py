@@ -12,11 +12,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
-_CRDS = tuple(f"virtualmachine{end}" for end in ("s", "instances", "instancereplicasets"))
-_MANIFESTS = ("00-namespace.yaml", "virt-controller.yaml", "virt-handler.yaml")
+#: virt-api before what needs it: it makes its certificates while the rest is applied.
+_BEFORE_CRDS = ("00-namespace.yaml", "virt-api.yaml")
+_AFTER_CRDS = ("webhooks.yaml", "kubevirt.yaml", "virt-controller.yaml", "virt-handler.yaml")
+_WORKLOADS = (
+    "virtualmachines",
+    "virtualmachinereplicasets",
+    "virtualmachineinstancereplicasets",
+    "virtualmachineinstances",
+)
 _IMAGES = ("operator", "launcher")
 _NAMESPACE = "kubevirt"
 _POLL_SECONDS = 1.0
+#: In the oldest version: its creation takes both admission and conversion.
+_TRIAL = """
+apiVersion: kubevirt.io/v1alpha1
+kind: VirtualMachine
+metadata: {generateName: trial-, namespace: kubevirt}
+spec: {domain: {resources: {requests: {memory: 64M}}, devices: {}}}
+"""
 
 
 class DeployError(Exception):
@@ -87,49 +101,35 @@ def _install(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             # A digest: pods that run are replaced exactly when their image has changed.
             names[image] = f"{prefix}/qvirt/{image}@{digest}"
             say(f"pushed qvirt/{image}")
-    for crd in _CRDS:
-        _kubectl("apply", "-f", "-", text=definition((_ROOT / "crds" / f"{crd}.yaml").read_text()))
-    say("definitions applied; VirtualMachine is served as v1 only: there is no virt-api to convert")
+    for file in _BEFORE_CRDS:
+        _kubectl("apply", "-f", "-", text=_manifest(file, names, options))
+    crds = sorted((_ROOT / "crds").glob("*.yaml"))
+    for crd in crds:
+        _kubectl("apply", "-f", str(crd))
     _kubectl(
         *("wait", "--for=condition=Established", "--timeout=60s"),
-        *(f"crd/{crd}.kubevirt.io" for crd in _CRDS),
+        *(f"crd/{crd.stem}.kubevirt.io" for crd in crds),
     )
-    for file in _MANIFESTS:
-        text = (_ROOT / "operator" / "manifests" / file).read_text()
-        _kubectl("apply", "-f", "-", text=manifest(text, names, emulation=not options.kvm))
-    say("namespace, rights, virt-controller and virt-handler applied")
-    _await_ready(options.timeout, say)
+    say("namespace, virt-api and definitions applied")
+    for file in _AFTER_CRDS:
+        _kubectl("apply", "-f", "-", text=_manifest(file, names, options))
+    say("webhooks, virt-controller and virt-handler applied")
+    deadline = time.monotonic() + options.timeout
+    _await_ready(deadline, say)
+    _await_admission(deadline, say)
 
 
-def definition(text: str) -> str:
-    """A CRD that works without virt-api: one that needs conversion is left with its stored version.
-
-    An API server that stores without the webhook what needs it would lose fields, so the other versions are left out
-    instead of being served unconverted.
-
-    :raise DeployError: the file is not laid out as crds/generate.py writes it.
-    """
-    if "\n  conversion:\n" not in text:
-        return text
-    head, mark, rest = text.partition("\n  versions:\n")
-    if not mark:
-        raise DeployError("a CRD has no `versions`; run crds/generate.py")
-    rest = re.split(r"^  (?=[a-z])", rest, maxsplit=1, flags=re.M)[0]
-    versions = re.split(r"^(?=  - name: )", rest, flags=re.M)
-    stored = [version for version in versions if "\n    storage: true\n" in version]
-    if len(stored) != 1:
-        raise DeployError("a CRD has no single stored version; run crds/generate.py")
-    return f"{head}{mark}{stored[0]}"
+def _manifest(file: str, names: dict[str, str], options: argparse.Namespace) -> str:
+    text = (_ROOT / "operator" / "manifests" / file).read_text()
+    return manifest(text, names, emulation=not options.kvm)
 
 
 def manifest(text: str, names: dict[str, str], *, emulation: bool) -> str:
-    """A manifest with the images' real names, and virt-controller's flags."""
+    """A manifest with the images' real names, and the KubeVirt object's useEmulation."""
     for image, name in names.items():
         text = re.sub(rf"(image: |image=)qvirt/{image}$", rf"\g<1>{name}", text, flags=re.M)
-    if emulation:
-        text = re.sub(
-            r"^( *)- (--launcher-image=.*)$", r"\1- \2\n\1- --use-emulation", text, flags=re.M
-        )
+    if not emulation:
+        text = re.sub(r"^( *)useEmulation: true$", r"\1useEmulation: false", text, flags=re.M)
     return text
 
 
@@ -144,10 +144,14 @@ def _push(image: str, options: argparse.Namespace) -> str:
     return shown.strip()
 
 
-def _await_ready(timeout: float, say: Callable[[str], None]) -> None:
-    """Until one virt-controller leads and every node has its virt-handler."""
-    deadline = time.monotonic() + timeout
+def _await_ready(deadline: float, say: Callable[[str], None]) -> None:
+    """Until every virt-api is ready, one virt-controller leads and every node has its virt-handler."""
+    replicas = "{.status.updatedReplicas},{.status.readyReplicas},{.status.replicas}"
     waiting = {
+        "virt-api is ready": (
+            "deployment/virt-api",
+            f"{replicas}/{{.spec.replicas}},{{.spec.replicas}},{{.spec.replicas}}",
+        ),
         "virt-controller leads": ("deployment/virt-controller", "{.status.readyReplicas}/1"),
         "virt-handler is ready": (
             "daemonset/virt-handler",
@@ -166,22 +170,41 @@ def _await_ready(timeout: float, say: Callable[[str], None]) -> None:
         if waiting and time.monotonic() > deadline:
             pods = _kubectl("get", "pods", "-n", _NAMESPACE, "-o=wide")
             raise DeployError(
-                f"after {timeout:.0f} s still not: {', '.join(waiting)}\n{pods}"
+                f"still not after so long: {', '.join(waiting)}\n{pods}"
                 f"see: kubectl -n {_NAMESPACE} describe pods"
             )
         time.sleep(_POLL_SECONDS)
 
 
+def _await_admission(deadline: float, say: Callable[[str], None]) -> None:
+    """Until the API server itself gets through to virt-api: Services and certificates take a moment to be known."""
+    while True:
+        try:
+            _kubectl("create", "--dry-run=server", "-f", "-", text=_TRIAL)
+        except DeployError as error:
+            if time.monotonic() > deadline:
+                raise
+            if not any(sign in str(error) for sign in ("webhook", "conver", "no matches for")):
+                raise
+            time.sleep(_POLL_SECONDS)
+        else:
+            say("virtual machines are admitted and converted")
+            return
+
+
 def _delete(say: Callable[[str], None]) -> None:
-    """Virtual machines first, while there is somebody who shuts them down."""
-    for kind in ("virtualmachines", "virtualmachineinstancereplicasets", "virtualmachineinstances"):
+    """Webhooks first, so that a virt-api that is broken can stop nothing; then virtual machines, while there is
+    somebody who shuts them down."""
+    path = str(_ROOT / "operator" / "manifests" / "webhooks.yaml")
+    _kubectl("delete", "--ignore-not-found", "-f", path)
+    for kind in _WORKLOADS:
         if _kubectl("get", f"crd/{kind}.kubevirt.io", "--ignore-not-found", "-o=name"):
             _kubectl("delete", kind, "--all", "--all-namespaces", "--timeout=120s", deadline=150)
     say("virtual machines are gone")
-    for file in reversed(_MANIFESTS):
+    for file in reversed((*_BEFORE_CRDS, *_AFTER_CRDS)):
         path = str(_ROOT / "operator" / "manifests" / file)
         _kubectl("delete", "--ignore-not-found", "-f", path, "--timeout=120s", deadline=150)
-    names = [f"crd/{crd}.kubevirt.io" for crd in _CRDS]
+    names = [f"crd/{crd.stem}.kubevirt.io" for crd in (_ROOT / "crds").glob("*.yaml")]
     _kubectl("delete", "--ignore-not-found", *names, "--timeout=60s")
     say("qvirt is gone")
 

@@ -27,6 +27,10 @@ VNC_SOCKET: Final = "vnc.sock"
 AGENT_SOCKET: Final = "agent.sock"
 CONSOLE_LOG: Final = "console.log"
 
+#: A node's label, ``true`` where guests may go, and annotation: when its virt-handler last said so.
+SCHEDULABLE: Final = "kubevirt.io/schedulable"
+HEARTBEAT: Final = "kubevirt.io/heartbeat"
+
 #: Finalizer of instances: they stay until their pods are gone.
 FOREGROUND_DELETE: Final = "kubevirt.io/foregroundDeleteVirtualMachine"
 

@@ -74,13 +74,14 @@ LAUNCHER = Recipe(
 )
 OPERATOR = Recipe(
     name="operator",
-    summary="image of virt-controller and virt-handler: Python, its Kubernetes packages and ours",
+    summary="image of virt-controller, virt-api and virt-handler: Python, its Kubernetes packages and ours",
     debs=("libstdc++6",),
     files=(),
     without=(),
     own=(
         *("crds/qvirt_crds", "qmp/qvirt_qmp", "netsetup/qvirt_netsetup", "launcher/qvirt_launcher"),
         *("operator/qvirt_kube", "operator/qvirt_operator", "operator/qvirt_handler"),
+        "operator/qvirt_api",
     ),
     skipped=("qvirt_launcher/cli/",),
     commands={},

@@ -1,0 +1,91 @@
+"""virt-api: serve, and keep certificates and settings fresh, until SIGTERM. Every replica does the same."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from qvirt_api.arguments import Arguments, parse
+from qvirt_api.keeper import Keeper, Report
+from qvirt_api.server import application, serving
+from qvirt_api.state import State
+from qvirt_api.tls import ServerTls
+from qvirt_crds.configuration import settle
+from qvirt_crds.kubevirt import NAME
+from qvirt_kube.client import Kube
+from qvirt_kube.errors import KubeError, NotFound
+
+_log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the KubeVirt object.
+_SETTINGS_EVERY: Final = 10.0
+#: Seconds that we go on serving when told to stop: Endpoints learn of it later than we do.
+_LINGER: Final = 3.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The process's exit status: 0, stopped by a signal."""
+    arguments = parse(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    asyncio.run(run(arguments))
+    return 0
+
+
+async def run(arguments: Arguments) -> None:
+    """Until SIGTERM or SIGINT.
+
+    :raise OSError: the port is taken.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    state, tls = State(), ServerTls()
+
+    def tell(report: Report) -> None:
+        if report.serving is not None and tls.serve(report.serving):
+            _log.info("serving with a new certificate")
+        state.bundle = report.bundle
+        # Once in place they stay: a webhook configuration that somebody has just added must not take us away.
+        state.ready = state.ready or (report.settled and report.serving is not None)
+
+    async with (
+        Kube(arguments.kubeconfig) as kube,
+        serving(application(kube, state), tls, arguments.host, arguments.port) as port,
+    ):
+        _log.info("listening on port %d", port)
+        keeper = Keeper(kube, arguments.namespace, tell, lives=arguments.lives)
+        tasks: tuple[asyncio.Task[object], ...] = (
+            asyncio.create_task(keeper.run(), name="certificates"),
+            asyncio.create_task(_follow_settings(kube, arguments.namespace, state)),
+            asyncio.create_task(stop.wait(), name="stop"),
+        )
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                await task
+            await asyncio.sleep(_LINGER)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _follow_settings(kube: Kube, namespace: str, state: State) -> None:
+    path = f"/apis/kubevirt.io/v1/namespaces/{namespace}/kubevirts/{NAME}"
+    while True:
+        try:
+            state.configuration = settle(await kube.get(path)).configuration
+        except NotFound:
+            state.configuration = settle(None).configuration
+        except KubeError as error:
+            # The last known hold.
+            _log.warning("the settings can't be read: %s", error)
+        await asyncio.sleep(_SETTINGS_EVERY)

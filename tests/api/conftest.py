@@ -1,0 +1,201 @@
+"""virt-api, with the rights of its manifest, and a real API server that calls its webhooks by its Service's name.
+
+The Service is of type ExternalName, which the API server resolves to this machine; names, certificates, paths and
+failure policies are the manifests'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+import pytest
+import yaml
+from tests.control_plane import ApiServer, control_plane
+
+from qvirt_api.keeper import Keeper, Report
+from qvirt_api.server import application, serving
+from qvirt_api.state import State
+from qvirt_api.tls import ServerTls
+from qvirt_crds import schema
+from qvirt_kube.client import Kube
+from qvirt_kube.errors import KubeError
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+MANIFESTS: Final = ROOT / "operator" / "manifests"
+_ACCOUNT: Final = "system:serviceaccount:kubevirt:"
+API: Final = f"{_ACCOUNT}virt-api"
+CONTROLLER: Final = f"{_ACCOUNT}virt-controller"
+HANDLER: Final = f"{_ACCOUNT}virt-handler"
+#: Somebody who may do everything with virtual machines, and is none of ours.
+USER: Final = "system:serviceaccount:people:user"
+
+Object = dict[str, Any]
+_T = TypeVar("_T")
+
+
+async def eventually(look: Callable[[], Awaitable[_T | None]], within: float = 30) -> _T:
+    """What `look` gives as soon as it gives something.
+
+    :raise TimeoutError: it has not in so many seconds.
+    """
+    async with asyncio.timeout(within):
+        while True:
+            found = await look()
+            if found is not None:
+                return found
+            await asyncio.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """With qvirt's definitions and rights, and without webhooks."""
+    state = tmp_path_factory.mktemp("apiserver")
+    with control_plane(state, [API, CONTROLLER, HANDLER, USER]) as server:
+        definitions = schema.definitions()
+        crds = {"apiVersion": "v1", "kind": "List", "items": definitions}
+        server.kubectl("apply", "-f", "-", stdin=msgspec.json.encode(crds).decode())
+        kinds = [f"crd/{definition['metadata']['name']}" for definition in definitions]
+        server.kubectl("wait", "--for=condition=Established", "--timeout=30s", *kinds)
+        server.kubectl("apply", "-f", str(MANIFESTS / "00-namespace.yaml"))
+        for name in ("virt-api.yaml", "virt-controller.yaml", "virt-handler.yaml"):
+            for document in documents(name):
+                if "Role" in document["kind"] or document["kind"] == "ServiceAccount":
+                    server.kubectl("apply", "-f", "-", stdin=msgspec.json.encode(document).decode())
+        role = "--clusterrole=qvirt:virt-controller"
+        server.kubectl("create", "clusterrolebinding", "user", role, "--serviceaccount=people:user")
+        rest = (
+            "--resource=virtualmachines,virtualmachineinstances,virtualmachineinstancereplicasets"
+        )
+        server.kubectl("create", "clusterrole", "people", "--verb=*", rest)
+        server.kubectl(
+            *("create", "clusterrolebinding", "people", "--clusterrole=people"),
+            "--serviceaccount=people:user",
+        )
+        yield server
+
+
+def documents(name: str) -> list[Object]:
+    """Of a manifest."""
+    return [d for d in yaml.safe_load_all((MANIFESTS / name).read_text()) if d]
+
+
+@pytest.fixture
+async def kube(api_server: ApiServer) -> AsyncIterator[Kube]:
+    """A connection as the administrator."""
+    async with Kube(api_server.kubeconfig()) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def user(api_server: ApiServer) -> AsyncIterator[Kube]:
+    """A connection as an ordinary user."""
+    async with Kube(api_server.kubeconfig(USER)) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def controller(api_server: ApiServer) -> AsyncIterator[Kube]:
+    """A connection as virt-controller."""
+    async with Kube(api_server.kubeconfig(CONTROLLER)) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def namespace(kube: Kube) -> str:
+    """A fresh one."""
+    name = f"test-{secrets.token_hex(4)}"
+    await kube.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    return name
+
+
+class VirtApi:
+    """A running virt-api."""
+
+    def __init__(self, keeper: Keeper, state: State, tls: ServerTls, port: int) -> None:
+        self.keeper = keeper
+        self.state = state
+        self.tls = tls
+        self.port = port
+
+
+@pytest.fixture
+async def virt_api(api_server: ApiServer, kube: Kube) -> AsyncIterator[VirtApi]:
+    """Serving, trusted by the API server, and gone when the test ends, webhooks included."""
+    state, tls = State(), ServerTls()
+
+    def tell(report: Report) -> None:
+        if report.serving is not None:
+            tls.serve(report.serving)
+        state.bundle = report.bundle
+        state.ready = state.ready or report.settled
+
+    async with Kube(api_server.kubeconfig(API)) as own:
+        keeper = Keeper(own, "kubevirt", tell)
+        async with serving(application(own, state), tls, "127.0.0.1", 0) as port:
+            _register(api_server, port)
+            keeping = asyncio.create_task(keeper.run())
+
+            async def is_ready() -> bool | None:
+                return state.ready or None
+
+            try:
+                await eventually(is_ready)
+                await _await_conversion(kube)
+                yield VirtApi(keeper, state, tls, port)
+            finally:
+                keeping.cancel()
+                await asyncio.gather(keeping, return_exceptions=True)
+                api_server.kubectl("delete", "-f", str(MANIFESTS / "webhooks.yaml"))
+
+
+def _register(server: ApiServer, port: int) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "virt-api", "namespace": "kubevirt"},
+        "spec": {"type": "ExternalName", "externalName": "localhost"},
+    }
+    items = [service]
+    for configuration in documents("webhooks.yaml"):
+        for webhook in configuration["webhooks"]:
+            config = webhook["clientConfig"]
+            webhook["clientConfig"] = {"service": {**config["service"], "port": port}}
+        items.append(configuration)
+    crd = next(d for d in schema.definitions() if "conversion" in d["spec"])
+    crd["spec"]["conversion"]["webhook"]["clientConfig"]["service"]["port"] = port
+    body = {"apiVersion": "v1", "kind": "List", "items": [*items, crd]}
+    server.kubectl("apply", "-f", "-", stdin=msgspec.json.encode(body).decode())
+
+
+async def _await_conversion(kube: Kube) -> None:
+    """The API server learns of Services and configurations by watching."""
+    trial = {
+        "apiVersion": "kubevirt.io/v1alpha1",
+        "kind": "VirtualMachine",
+        "metadata": {"generateName": "trial-"},
+        "spec": {"domain": {"resources": {"requests": {"memory": "64M"}}, "devices": {}}},
+    }
+
+    path = "/apis/kubevirt.io/v1alpha1/namespaces/default/virtualmachines"
+
+    async def look() -> bool | None:
+        try:
+            created = await kube.create(path, trial, dryRun="All")
+        except KubeError:
+            return None
+        return "uuid" in created["spec"]["domain"].get("firmware", {}) or None
+
+    await eventually(look)
+
+
+async def kubectl(server: ApiServer, *argv: str, stdin: str | None = None) -> str:
+    """In a thread: virt-api runs in this process and must answer meanwhile.
+
+    :raise AssertionError: it failed; the message is what it said.
+    """
+    return await asyncio.to_thread(server.kubectl, *argv, stdin=stdin)
