@@ -11,6 +11,8 @@ import asyncio
 import ctypes
 import errno
 import os
+import socket
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -20,6 +22,8 @@ from qvirt_netsetup.errors import NamespaceGone, from_errno
 T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
+#: asm-generic/socket.h; Python has no name for it.
+_SO_NETNS_COOKIE = 71
 _libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
 
 
@@ -48,9 +52,18 @@ def enter(path: str) -> None:
 
 
 def identity() -> str:
-    """``<device>-<inode>`` of the calling thread's network namespace, unique while it lives."""
-    stat = os.stat("/proc/thread-self/ns/net")
-    return f"{stat.st_dev}-{stat.st_ino}"
+    """A name of the calling thread's network namespace that no other one gets until the next boot.
+
+    The inode alone is not it: the kernel gives it to a new namespace as soon as the old one has ended. Kernels before 5.14
+    have no cookie; there, what is remembered of a pod must be forgotten before the next pod comes.
+    """
+    inode = os.stat("/proc/thread-self/ns/net").st_ino
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            cookie = sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        except OSError:
+            return f"{inode}"
+    return f"{inode}-{int.from_bytes(cookie, sys.byteorder):x}"
 
 
 async def run_inside(path: str, work: Callable[[], Awaitable[T]]) -> T:

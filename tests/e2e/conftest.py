@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -165,7 +166,8 @@ def kubeconfig() -> Iterator[str]:
 @pytest.fixture
 def cluster(kubeconfig: str, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A namespace of its own, gone with all that is in it when the test ends."""
-    namespace = f"{request.node.name.replace('_', '-')[:45].rstrip('-')}-{os.getpid()}"
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:45].strip("-")
+    namespace = f"{name}-{os.getpid()}"
     found = Cluster(kubeconfig, namespace)
     found.kubectl("create", "namespace", namespace)
     found.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")

@@ -47,6 +47,7 @@ def instance_spec(
             "devices": {
                 "disks": [{"name": name, "disk": {"bus": "virtio"}} for name in volumes],
                 "interfaces": [{"name": "default", binding: {}}],
+                "panicDevices": [{"model": "pvpanic"}],
             },
         },
         "networks": [{"name": "default", "pod": {}}],
