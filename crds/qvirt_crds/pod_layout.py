@@ -6,11 +6,11 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 from qvirt_crds.model import Model
-from qvirt_crds.volumes import CloudInit, PersistentVolumeClaim, Volume
 
 if TYPE_CHECKING:
     # The launcher reads its sidecars' names here, and is small without the whole of the spec.
     from qvirt_crds.vm import VirtualMachineInstanceSpec
+    from qvirt_crds.volumes import CloudInit, PersistentVolumeClaim, Volume
 
 RUN_DIR: Final = "/var/run/qvirt"
 

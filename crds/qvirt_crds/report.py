@@ -2,7 +2,7 @@
 
 The dialect is QMP's (`qvirt_qmp.server`): ``{"execute": "vm-sync", "arguments": {...}}``. Descriptors travel beside
 the message (SCM_RIGHTS); the structs name them by their position in that message. What concerns the guest's agent is in
-`qvirt_crds.agent`.
+`qvirt_crds.agent`; `qvirt_crds.sync` has the message that brings a guest up.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Literal
 
 from qvirt_crds.agent import AgentReport
 from qvirt_crds.model import Model
-from qvirt_crds.vm import VirtualMachineInstance
 
 #: ``auto`` means: try KVM, fall back to TCG with one line that says so.
 AccelChoice = Literal["auto", "kvm", "tcg"]
@@ -112,16 +111,6 @@ class KernelFiles(Model, frozen=True, kw_only=True):
 
     kernel: str = ""
     initrd: str = ""
-
-
-class SyncArguments(Model, frozen=True, kw_only=True):
-    """Arguments of ``vm-sync``: bring this guest up. A second call with the same uid changes nothing."""
-
-    vmi: VirtualMachineInstance
-    attachments: tuple[Attachment, ...] = ()
-    volumes: tuple[LocalVolume, ...] = ()
-    kernel: KernelFiles | None = None
-    accel: AccelChoice = "auto"
 
 
 class StopArguments(Model, frozen=True, kw_only=True):

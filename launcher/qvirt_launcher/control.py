@@ -14,11 +14,12 @@ import msgspec
 
 from qvirt_crds import agent
 from qvirt_crds.model import Model
-from qvirt_crds.report import StopArguments, SyncArguments
+from qvirt_crds.report import ScreenshotArguments, ScreenshotReturn, StopArguments
 from qvirt_launcher.agent_requests import Requests
 from qvirt_launcher.errors import AgentError
 from qvirt_launcher.inputs import StopRequested
 from qvirt_launcher.launcher import Launcher
+from qvirt_launcher.taken import Taken
 from qvirt_qmp.errors import CommandFailed, Refused
 from qvirt_qmp.session import Call
 
@@ -59,10 +60,10 @@ class Control:
 
     async def _sync(self, call: Call) -> object:
         _demand_admin(call)
-        arguments = _arguments(call, SyncArguments)
+        arguments = _arguments(call, Taken)
         self._check_identity(call, arguments)
         _check_fds(call, arguments)
-        self._launcher.sync(arguments, call.take_fds)
+        self._launcher.sync(arguments, call.arguments, call.take_fds)
         return self._launcher.report()
 
     async def _query(self, call: Call) -> object:
@@ -88,7 +89,7 @@ class Control:
         except AgentError as error:
             raise CommandFailed(call.command, error.error_class, str(error)) from error
 
-    def _check_identity(self, call: Call, arguments: SyncArguments) -> None:
+    def _check_identity(self, call: Call, arguments: Taken) -> None:
         meta = arguments.vmi.metadata
         wanted = (meta.namespace, meta.name, meta.uid)
         present = self._launcher.identity
@@ -116,7 +117,7 @@ def _arguments(call: Call, kind: type[T]) -> T:
         raise CommandFailed(call.command, _GENERIC, f"arguments: {error}") from None
 
 
-def _check_fds(call: Call, arguments: SyncArguments) -> None:
+def _check_fds(call: Call, arguments: Taken) -> None:
     """Every descriptor that is named has come, and none is named twice."""
     named = [
         position

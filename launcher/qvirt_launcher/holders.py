@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import signal
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -18,7 +17,7 @@ from qvirt_crds.pod_layout import held_volume
 
 _log = logging.getLogger(__name__)
 
-PROC: Final = Path("/proc")
+PROC: Final = "/proc"
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,18 +26,17 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     volume: str
     #: Its root directory, seen from here.
-    root: Path
+    root: str
 
 
-def find_holders(proc: Path = PROC) -> tuple[Holder, ...]:
+def find_holders(proc: str | os.PathLike[str] = PROC) -> tuple[Holder, ...]:
     """All holders that run as our user. A process that only claims to be one can do no more than show us its own files."""
     found = []
-    for entry in proc.iterdir():
-        if not entry.name.isdecimal():
-            continue
+    for name in filter(str.isdecimal, os.listdir(proc)):
+        entry = os.path.join(proc, name)
         volume = _volume_of(entry)
         if volume is not None:
-            found.append(Holder(pid=int(entry.name), volume=volume, root=entry / "root"))
+            found.append(Holder(pid=int(name), volume=volume, root=os.path.join(entry, "root")))
     return tuple(sorted(found, key=lambda holder: holder.pid))
 
 
@@ -48,11 +46,12 @@ def end_holders() -> None:
         _end(holder)
 
 
-def _volume_of(entry: Path) -> str | None:
+def _volume_of(entry: str) -> str | None:
     # Processes come and go while we look.
     with contextlib.suppress(OSError):
-        if entry.stat().st_uid == os.geteuid():
-            arguments = (entry / "cmdline").read_bytes().split(b"\0")[:-1]
+        if os.stat(entry).st_uid == os.geteuid():
+            with open(os.path.join(entry, "cmdline"), "rb") as file:
+                arguments = file.read().split(b"\0")[:-1]
             return held_volume(tuple(word.decode(errors="replace") for word in arguments))
     return None
 
@@ -64,7 +63,7 @@ def _end(holder: Holder) -> None:
         return  # gone by itself
     try:
         # Looked at again, now that the number can't be given to another process.
-        if _volume_of(PROC / str(holder.pid)) == holder.volume:
+        if _volume_of(f"{PROC}/{holder.pid}") == holder.volume:
             signal.pidfd_send_signal(handle, signal.SIGTERM)
     except ProcessLookupError:
         return

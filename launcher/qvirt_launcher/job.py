@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from qvirt_crds.model import Model
-from qvirt_crds.report import Accel, AccelChoice, Attachment, KernelFiles, LocalVolume
-from qvirt_crds.vm import VirtualMachineInstance
+from qvirt_crds.report import Accel
 from qvirt_launcher.privileges import User
 
 
@@ -26,16 +26,10 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
 class Request(Model, frozen=True, kw_only=True):
     """Make everything that this guest needs before QEMU can start."""
 
-    vmi: VirtualMachineInstance
-    attachments: tuple[Attachment, ...] = ()
-    volumes: tuple[LocalVolume, ...] = ()
-    kernel: KernelFiles | None = None
-    accel: AccelChoice = "auto"
-    #: In a pod the volumes are looked for where the kubelet put them (`podvolumes`); what came with vm-sync isn't used.
+    #: Arguments of ``vm-sync`` as they came: only the worker knows what is in a spec (`worker.Order`).
+    sync: Mapping[str, object]
     pod: bool = False
-    #: Where QEMU makes its sockets.
     run_dir: str
-    #: Where images are made that vanish with the guest.
     disk_dir: str
 
 
@@ -70,5 +64,4 @@ class NotReady(Model, frozen=True, kw_only=True, tag="not-ready", tag_field="ans
 Answer = Ready | NotReady
 
 #: Made when this is imported, as all that decoding needs is looked up then.
-REQUESTS: Final[msgspec.json.Decoder[Request]] = msgspec.json.Decoder(Request)
 ANSWERS: Final[msgspec.json.Decoder[Answer]] = msgspec.json.Decoder(Answer)

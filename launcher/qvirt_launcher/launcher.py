@@ -7,21 +7,20 @@ effects that wait become tasks of one group, so that a bug in any of them ends t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
-import shutil
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Final, assert_never
 
 import msgspec
 
 from qvirt_crds import names
 from qvirt_crds.errors import QvirtError
-from qvirt_crds.report import SyncArguments, VmReport
-from qvirt_crds.vm import VirtualMachineInstance
+from qvirt_crds.report import VmReport
 from qvirt_launcher.agent import Agent
 from qvirt_launcher.agent_exec import Programs
 from qvirt_launcher.console import Console
@@ -52,6 +51,7 @@ from qvirt_launcher.process import Children
 from qvirt_netsetup.dhcp import LeaseEvent
 from qvirt_qmp.multiplex import Broadcast
 
+from qvirt_launcher.taken import Taken
 _log = logging.getLogger(__name__)
 
 #: For tasks to end by themselves once QEMU has.
@@ -98,7 +98,9 @@ class Launcher:
         self._deadline: asyncio.TimerHandle | None = None
         self._started = time.time()
         self._running_since: float | None = None
-        self._sync: SyncArguments | None = None
+        self._sync: Taken | None = None
+        #: The message as it came, until the worker has it.
+        self._message: Mapping[str, object] = {}
         self._fds = Descriptors([])
         self._ready: Ready | None = None
         self._interfaces = Interfaces()
@@ -132,21 +134,26 @@ class Launcher:
         if ended(self.state.phase):
             self._over.set()
 
-    def sync(self, arguments: SyncArguments, take_fds: Callable[[], list[int]]) -> None:
+    def sync(
+        self,
+        arguments: Taken,
+        message: Mapping[str, object],
+        take_fds: Callable[[], list[int]],
+    ) -> None:
         """``vm-sync``: take the guest on, unless it is ours already.
 
         :param take_fds: gives up the descriptors that came along; called only when they are kept.
         """
         if self._sync is not None or self.state.phase != "Waiting":
             return
-        self._sync = arguments
+        self._sync, self._message = arguments, message
         self._fds = Descriptors(take_fds())
         self._interfaces = Interfaces(arguments.attachments)
         spec = arguments.vmi.spec
         self.feed(
             Synced(
                 grace=spec.termination_grace_period_seconds,
-                acpi=_has_acpi(arguments.vmi),
+                acpi=arguments.vmi.has_acpi,
                 start_paused=spec.start_strategy == "Paused",
             )
         )
@@ -224,11 +231,7 @@ class Launcher:
     async def _prepare(self) -> None:
         assert self._sync is not None
         request = Request(
-            vmi=self._sync.vmi,
-            attachments=self._sync.attachments,
-            volumes=self._sync.volumes,
-            kernel=self._sync.kernel,
-            accel=self._sync.accel,
+            sync=self._message,
             pod=self._place.pod,
             run_dir=self._place.run_dir,
             disk_dir=self._place.disk_dir,
@@ -245,7 +248,6 @@ class Launcher:
         self.feed(Prepared())
 
     def _launch(self) -> None:
-        assert self._sync is not None
         assert self._ready is not None
         attachments = self._sync.attachments
         self.guest.answer_dhcp(attachments, self._fds, self._leased)
@@ -258,6 +260,7 @@ class Launcher:
             _log.info("interface %s: the guest %s %s", interface, verb, event.address)
             self.agent.nudge()
             self._publish()
+        self._message = {}
 
     def _set_deadline(self, seconds: int | None) -> None:
         if self._deadline is not None:
@@ -289,7 +292,7 @@ class Launcher:
             except OSError as error:
                 _log.warning("%s is left behind: %s", path, error.strerror)
         if self._place.owns_disk_dir:
-            shutil.rmtree(self._place.disk_dir, ignore_errors=True)
+            _remove_tree(self._place.disk_dir)
 
 
 def _visible(state: State) -> tuple[object, ...]:
@@ -300,7 +303,17 @@ def _hash(argv: tuple[str, ...]) -> str:
     return hashlib.sha256("\0".join(argv).encode()).hexdigest()
 
 
-def _has_acpi(vmi: VirtualMachineInstance) -> bool:
-    features = vmi.spec.domain.features
-    acpi = features.acpi if features is not None else None
-    return acpi is None or acpi.enabled is not False
+def _remove_tree(top: str) -> None:
+    """Whatever is in it, as far as it can be. (shutil would bring every compressor that Python has.)"""
+    for _, directories, files, place in os.fwalk(top, topdown=False):
+        for name in files:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=place)
+        for name in directories:
+            with contextlib.suppress(OSError):
+                try:
+                    os.rmdir(name, dir_fd=place)
+                except NotADirectoryError:  # a link to one
+                    os.unlink(name, dir_fd=place)
+    with contextlib.suppress(OSError):
+        os.rmdir(top)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import os
@@ -19,6 +18,7 @@ from qvirt_launcher.errors import HostError
 from qvirt_launcher.holders import end_holders
 from qvirt_launcher.inputs import Signalled
 from qvirt_launcher.launcher import Launcher, Place
+from qvirt_launcher.options import Options, Usage, parse
 from qvirt_launcher.phases import exit_code
 from qvirt_launcher.preparer import Preparer
 from qvirt_qmp.errors import ListenFailed
@@ -42,7 +42,12 @@ def run(arguments: Sequence[str], signals: Sequence[int], early: Sequence[int]) 
     :param signals: those that mean "stop".
     :param early: such signals that came already.
     """
-    options = _parser().parse_args(arguments)
+    try:
+        options = parse(arguments)
+    except Usage as usage:
+        stream = sys.stderr if usage.code else sys.stdout
+        stream.write(f"{usage}\n")
+        return usage.code
     logging.basicConfig(
         format=f"virt-launcher {options.namespace}/{options.name}: %(message)s",
         level=logging.DEBUG if options.verbose else logging.INFO,
@@ -61,56 +66,7 @@ def run(arguments: Sequence[str], signals: Sequence[int], early: Sequence[int]) 
             end_holders()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="virt-launcher",
-        description="Runs one virtual machine: waits for vm-sync on its control socket, starts QEMU, ends with the guest.",
-        epilog="exit codes: 0 the guest shut down or was stopped, 2 usage, 4 this host can't, 5 QEMU failed, "
-        "6 the guest panicked, 7 the guest ignored the power button and was killed",
-    )
-    add = parser.add_argument
-    add(
-        "--run-dir",
-        required=True,
-        metavar="DIR",
-        help="where its sockets are made; belongs to this VM alone",
-    )
-    add(
-        "--disk-dir",
-        default="",
-        metavar="DIR",
-        help="where overlays and seeds are made (default: disks in the run directory)",
-    )
-    add(
-        "--cache-dir",
-        default="",
-        metavar="DIR",
-        help="where it is remembered until the next boot whether KVM works",
-    )
-    add(
-        "--user",
-        default="",
-        metavar="NAME|UID[:GID]",
-        help=f"as root: whom to become (default: {names.RUNTIME_UID})",
-    )
-    add(
-        "--pod",
-        action="store_true",
-        help="in a pod: find the volumes where the kubelet mounted them, end the sidecars with the guest",
-    )
-    add("--namespace", default="default", help="the VM's, for the log until vm-sync says it")
-    add("--name", default="", help="the VM's, for the log until vm-sync says it")
-    add(
-        "--console-log",
-        default="",
-        metavar="FILE",
-        help="keep the serial console's output, 16 MiB at most",
-    )
-    add("--verbose", action="store_true", help="log details")
-    return parser
-
-
-async def _serve(options: argparse.Namespace, signals: Sequence[int], early: Sequence[int]) -> int:
+async def _serve(options: Options, signals: Sequence[int], early: Sequence[int]) -> int:
     loop = asyncio.get_running_loop()
     process.watch_children_by_pidfd()
     children = process.Children()
@@ -142,7 +98,7 @@ async def _serve(options: argparse.Namespace, signals: Sequence[int], early: Seq
     return exit_code(state.end)
 
 
-def _place(options: argparse.Namespace) -> Place:
+def _place(options: Options) -> Place:
     """Where to live; both directories exist afterwards."""
     run_dir = os.path.abspath(options.run_dir)
     disk_dir = os.path.abspath(options.disk_dir or os.path.join(run_dir, "disks"))
@@ -157,9 +113,7 @@ def _place(options: argparse.Namespace) -> Place:
     )
 
 
-async def _become_ordinary(
-    options: argparse.Namespace, place: Place, children: process.Children
-) -> Preparer:
+async def _become_ordinary(options: Options, place: Place, children: process.Children) -> Preparer:
     """Start the worker, then give up privileges. Everything that is ever imported is imported by now."""
     is_root = os.geteuid() == 0
     user = privileges.resolve(options.user or str(names.RUNTIME_UID)) if is_root else None

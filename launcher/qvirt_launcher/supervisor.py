@@ -20,7 +20,8 @@ from typing import Final, Literal, Protocol
 import msgspec
 
 from qvirt_crds.names import CONTROL_SOCKET
-from qvirt_crds.report import AccelChoice, KernelFiles, LocalVolume, SyncArguments, VmReport
+from qvirt_crds.report import AccelChoice, KernelFiles, LocalVolume, VmReport
+from qvirt_crds.sync import SyncArguments
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_launcher import native, process, uplink
 from qvirt_launcher.account import Account

@@ -17,10 +17,12 @@ import msgspec
 from msgspec.structs import replace
 
 from qvirt_crds.errors import QvirtError
+from qvirt_crds.model import Model
+from qvirt_crds.sync import SyncArguments
 from qvirt_launcher import accel, host, podvolumes, privileges
 from qvirt_launcher.disks import plan_disks
 from qvirt_launcher.facts import QEMU_BINARY
-from qvirt_launcher.job import REQUESTS, Answer, Birth, NotReady, QmpCommand, Ready, Request
+from qvirt_launcher.job import Answer, Birth, NotReady, QmpCommand, Ready
 from qvirt_launcher.machine import build_machine
 from qvirt_launcher.prepare import carry_out, make
 from qvirt_launcher.render import render
@@ -30,6 +32,22 @@ _log = logging.getLogger(__name__)
 #: From the first byte of a request to its last, in seconds.
 _REQUEST_SECONDS: Final = 10.0
 _LONGEST_REQUEST: Final = 16 << 20
+
+
+class Order(Model, frozen=True, kw_only=True):
+    """`job.Request` with its contents."""
+
+    sync: SyncArguments
+    #: In a pod the volumes are looked for where the kubelet put them (`podvolumes`); what came with vm-sync isn't used.
+    pod: bool = False
+    #: Where QEMU makes its sockets.
+    run_dir: str
+    #: Where images are made that vanish with the guest.
+    disk_dir: str
+
+
+#: Made when this is imported, as all that decoding needs is looked up then.
+_ORDERS: Final[msgspec.json.Decoder[Order]] = msgspec.json.Decoder(Order)
 
 
 def main(birth_text: str) -> NoReturn:
@@ -46,26 +64,27 @@ def main(birth_text: str) -> NoReturn:
     os._exit(0)
 
 
-def prepare(request: Request, memory: int | None) -> Ready:
+def prepare(order: Order, memory: int | None) -> Ready:
     """Make what the guest needs.
 
     :param memory: descriptor of what is remembered about KVM, or None.
     :raise QvirtError: it can't be made; the message is for the user.
     """
-    accelerator, why = accel.choose(request.accel, lambda: accel.try_kvm_once(QEMU_BINARY, memory))
-    if request.pod:
-        found = podvolumes.find(request.vmi, request.disk_dir)
-        request = replace(request, volumes=found.volumes, kernel=found.kernel)
-    plan = carry_out(plan_disks(request.vmi, request.volumes, request.disk_dir))
+    sync = order.sync
+    accelerator, why = accel.choose(sync.accel, lambda: accel.try_kvm_once(QEMU_BINARY, memory))
+    if order.pod:
+        found = podvolumes.find(sync.vmi, order.disk_dir)
+        sync = replace(sync, volumes=found.volumes, kernel=found.kernel)
+    plan = carry_out(plan_disks(sync.vmi, sync.volumes, order.disk_dir))
     facts = host.gather_host_facts(
-        request.vmi,
+        sync.vmi,
         accel=accelerator,
-        run_dir=request.run_dir,
-        attachments=request.attachments,
+        run_dir=order.run_dir,
+        attachments=sync.attachments,
         backings=plan.backings,
-        kernel=request.kernel,
+        kernel=sync.kernel,
     )
-    machine = build_machine(request.vmi, facts)
+    machine = build_machine(sync.vmi, facts)
     for step in machine.steps:
         make(step)
     return Ready(
@@ -79,12 +98,15 @@ def prepare(request: Request, memory: int | None) -> Ready:
         ),
         notes=machine.notes,
         made=tuple(step.path for step in (*plan.steps, *machine.steps)),
+        credentials=access.by_agent(sync.vmi, sync.volumes),
     )
 
 
 def _answer(text: bytes, memory: int | None) -> Answer:
     try:
-        return prepare(REQUESTS.decode(text), memory)
+        return prepare(_ORDERS.decode(text), memory)
+    except msgspec.ValidationError as error:
+        return NotReady(reason="Invalid", message=f"the VM's object can't be understood: {error}")
     except QvirtError as error:
         return NotReady(reason=error.reason, message=str(error))
     except Exception as error:  # noqa: BLE001  a bug becomes an answer, with its traceback in the log

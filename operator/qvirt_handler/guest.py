@@ -15,7 +15,8 @@ import msgspec
 
 from qvirt_crds.defaults import apply_defaults
 from qvirt_crds.meta import JsonObject
-from qvirt_crds.report import SyncArguments, VmReport
+from qvirt_crds.report import VmReport
+from qvirt_crds.sync import SyncArguments
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_handler import devices, finder, network
 from qvirt_handler.errors import LauncherMissing, LauncherStrange, SyncRefused

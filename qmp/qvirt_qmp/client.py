@@ -1,4 +1,4 @@
-"""One monitor, with our manners: the door to `qemu.qmp`'s client.
+"""One monitor, with our manners: `qemu.qmp`'s client behind a smaller face.
 
 What `QMPClient` gives: greeting, negotiation, ids, routing of replies. What this module adds: a deadline for every command, typed events in
 bounded streams (the library's own listener keeps every event twice, for ever, and is never fed here), an end that can be
@@ -18,11 +18,6 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, cast
 
-from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, Message, QMPClient
-from qemu.qmp.protocol import Runstate, StateError
-from qemu.qmp.qmp_client import BadReplyError
-from qemu.qmp.util import flush
-
 from qvirt_qmp import deadlines, sockets
 from qvirt_qmp.backlog import EventStream
 from qvirt_qmp.errors import (
@@ -34,6 +29,17 @@ from qvirt_qmp.errors import (
     QmpError,
 )
 from qvirt_qmp.events import decode_event
+from qvirt_qmp.library import (
+    BadReplyError,
+    ConnectError,
+    ExecInterruptedError,
+    ExecuteError,
+    Message,
+    QMPClient,
+    Runstate,
+    StateError,
+    flush,
+)
 from qvirt_qmp.sendable import objection
 
 _log = logging.getLogger(__name__)

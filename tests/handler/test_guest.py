@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from qvirt_crds.report import SyncArguments, VmReport
+from qvirt_crds.report import VmReport
+from qvirt_crds.sync import SyncArguments
 from qvirt_handler import finder, network
 from qvirt_handler.errors import LauncherMissing, LauncherStrange, SyncRefused
 from qvirt_handler.finder import Process

@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from qvirt_crds.defaults import apply_defaults
-from qvirt_crds.report import Attachment, LocalVolume, SyncArguments, VmReport
+from qvirt_crds.report import Attachment, LocalVolume, VmReport
+from qvirt_crds.sync import SyncArguments
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_qmp.client import Monitor, connect_unix
 from qvirt_qmp.errors import ConnectFailed

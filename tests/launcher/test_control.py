@@ -12,7 +12,8 @@ import msgspec
 import pytest
 from tests.launcher.conftest import DEADLINE, Launch, Launched, firmware_only
 
-from qvirt_crds.report import Attachment, Lease, SyncArguments, VmReport
+from qvirt_crds.report import Attachment, Lease, VmReport
+from qvirt_crds.sync import SyncArguments
 from qvirt_netsetup import dhcp4, frames
 from qvirt_qmp.errors import CommandFailed, QmpError
 

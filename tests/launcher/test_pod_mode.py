@@ -16,7 +16,8 @@ import pytest
 from qvirt_crds import pod_layout
 from qvirt_crds.defaults import apply_defaults
 from qvirt_crds.names import RUNTIME_UID
-from qvirt_crds.report import SyncArguments, VmReport
+from qvirt_crds.report import VmReport
+from qvirt_crds.sync import SyncArguments
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_qmp.client import Monitor, connect_unix
 from qvirt_qmp.errors import ConnectFailed
