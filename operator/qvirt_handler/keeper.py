@@ -60,6 +60,11 @@ class Keeper:
         self._gone = False
         self.name = f"{vmi['metadata']['namespace']}/{vmi['metadata']['name']}"
 
+    @property
+    def vmi(self) -> JsonObject:
+        """As it was seen last."""
+        return self._vmi
+
     def update(self, vmi: JsonObject) -> None:
         """The VMI has changed."""
         self._vmi = vmi

@@ -41,6 +41,11 @@ class Keepers:
         if running is not None:
             running[0].end()
 
+    def vmi(self, namespace: str, name: str) -> JsonObject | None:
+        """The VMI of that name, as it was seen last; None: we take care of none."""
+        keepers = (keeper for keeper, _ in self._running.values())
+        return next((k.vmi for k in keepers if k.name == f"{namespace}/{name}"), None)
+
     async def aclose(self) -> None:
         """End all."""
         tasks = {task for _, task in self._running.values()}
