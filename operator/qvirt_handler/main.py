@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from qvirt_crds.meta import JsonObject
-from qvirt_crds.names import GROUP
-from qvirt_handler import health, node
+from qvirt_crds.names import GROUP, NODE_SERVER_PORT
+from qvirt_crds.node_report import FILE_NAME, KVM_DEVICE
+from qvirt_handler import health, node, node_facts
 from qvirt_handler.finder import Finder, ProcFinder
 from qvirt_handler.keeper import World
 from qvirt_handler.keepers import Keepers, forget_dead
+from qvirt_handler.node_server.reach import Reach
+from qvirt_handler.node_server.server import NodeServer
 from qvirt_handler.writer import Writer
 from qvirt_kube.client import Kube
 from qvirt_kube.errors import KubeError
@@ -24,6 +27,7 @@ from qvirt_kube.watching import Interest, watching
 
 _log = logging.getLogger(__name__)
 
+KVM_RESOURCE: Final = "devices.kubevirt.io/kvm"
 NODE_LABEL: Final = "kubevirt.io/nodeName"
 _RETRY_SECONDS: Final = 5.0
 
@@ -67,6 +71,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="serve a liveness endpoint, e.g. http://0.0.0.0:8081/healthz",
     )
+    add(
+        "--device-plugin-dir",
+        default="",
+        metavar="DIR",
+        help="the kubelet's, e.g. /var/lib/kubelet/device-plugins: offer devices.kubevirt.io/kvm there (default: offer nothing)",
+    )
+    add(
+        "--port",
+        type=int,
+        default=NODE_SERVER_PORT,
+        help="where virt-api is served, over TLS with certificates on both sides (default: %(default)s)",
+    )
     add("--verbose", action="store_true", help="log details")
     return parser
 
@@ -86,8 +102,12 @@ async def _serve(options: argparse.Namespace, find: Finder) -> None:
             state_dir=options.state_dir,
         )
         keepers = Keepers(world)
+        report = os.path.join(options.state_dir, FILE_NAME)
+        reach = Reach(kube, options.node_name, find, keepers.vmi)
         tasks: tuple[asyncio.Task[Any], ...] = (
-            asyncio.create_task(node.beat(kube, options.node_name), name="heartbeat"),
+            asyncio.create_task(node.beat(kube, options.node_name, report), name="heartbeat"),
+            asyncio.create_task(_offer(options.device_plugin_dir, report), name="device plugin"),
+            asyncio.create_task(NodeServer(kube, reach, options.port).run(), name="node server"),
             asyncio.create_task(_watch(kube, keepers, options.node_name), name="watch"),
             asyncio.create_task(stop.wait(), name="stop"),
         )
@@ -101,6 +121,17 @@ async def _serve(options: argparse.Namespace, find: Finder) -> None:
             await node.leave(kube, options.node_name)
         for task in done:
             await task
+
+
+async def _offer(directory: str, report: str) -> None:
+    """Offer KVM to pods, as far as there is any. Never returns."""
+    if not directory:
+        await asyncio.Event().wait()
+    # Late: who offers nothing needs no gRPC.
+    from qvirt_handler.device_plugin.plugin import Offer, Plugin
+
+    offer = Offer(resource=KVM_RESOURCE, device=KVM_DEVICE)
+    await Plugin(offer, directory, lambda: node_facts.kvm_trouble(report)).run()
 
 
 async def _watch(kube: Kube, keepers: Keepers, node_name: str) -> None:

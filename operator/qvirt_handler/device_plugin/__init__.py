@@ -1,0 +1,1 @@
+"""What this node offers to pods beyond CPU and memory, told to the kubelet."""
