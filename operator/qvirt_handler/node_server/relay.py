@@ -16,8 +16,9 @@ from aiohttp import WSMsgType, web
 _log = logging.getLogger(__name__)
 
 _CHUNK: Final = 64 * 1024
-_PING_SECONDS: Final = 10.0
-_DEAD_SECONDS: Final = 60.0
+PING_SECONDS: Final = 10.0
+#: Without a sign of life.
+DEAD_SECONDS: Final = 60.0
 #: For the last bytes to the guest's side, once the client has closed.
 _FLUSH_SECONDS: Final = 10.0
 #: For the client to take the last bytes and answer our close.
@@ -25,26 +26,17 @@ CLOSE_SECONDS: Final = 5.0
 
 
 class Relay:
-    """One session. `run` once.
-
-    :param ping: seconds between pings.
-    :param dead: seconds without a sign of life.
-    """
+    """One session. `run` once."""
 
     def __init__(
         self,
         ws: web.WebSocketResponse,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        *,
-        ping: float = _PING_SECONDS,
-        dead: float = _DEAD_SECONDS,
     ) -> None:
         self._ws = ws
         self._reader = reader
         self._writer = writer
-        self._ping = ping
-        self._dead = dead
         self._alive = asyncio.get_running_loop().time()
         self._guest_ended = False
 
@@ -104,8 +96,8 @@ class Relay:
         loop = asyncio.get_running_loop()
         pinging: asyncio.Task[None] | None = None
         try:
-            while loop.time() - self._alive < self._dead:
-                await asyncio.sleep(self._ping)
+            while loop.time() - self._alive < DEAD_SECONDS:
+                await asyncio.sleep(PING_SECONDS)
                 # A ping waits behind what the client hasn't taken; one at a time is enough.
                 if pinging is None or pinging.done():
                     pinging = asyncio.create_task(self._send_ping(), name="ping")
