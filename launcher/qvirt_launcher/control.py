@@ -1,11 +1,11 @@
 """The launcher's own commands, and the way to QEMU's: what a client of the control and introspection sockets may ask.
 
-``vm-sync``, ``vm-query``, ``vm-stop`` and ``vm-recorder`` are ours, ``agent-*`` go to the guest's agent; everything else goes to QEMU through
-the multiplexer, under its policy. The control socket is for the user that the launcher runs as, and for root.
+``vm-*`` are ours, ``agent-*`` go to the guest's agent; everything else goes to QEMU through the multiplexer, under its policy. The control socket is for the user that the launcher runs as, and for root.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -17,7 +17,7 @@ from qvirt_crds.model import Model
 from qvirt_crds.report import ScreenshotArguments, ScreenshotReturn, StopArguments
 from qvirt_launcher.agent_requests import Requests
 from qvirt_launcher.errors import AgentError
-from qvirt_launcher.inputs import StopRequested
+from qvirt_launcher.inputs import RebootRequested, StopRequested
 from qvirt_launcher.launcher import Launcher
 from qvirt_launcher.taken import Taken
 from qvirt_qmp.errors import CommandFailed, Refused
@@ -45,6 +45,8 @@ class Control:
             "vm-query": self._query,
             "vm-stop": self._stop,
             "vm-recorder": self._recorder,
+            "vm-soft-reboot": self._soft_reboot,
+            "vm-screenshot": self._screenshot,
             **dict.fromkeys(agent.ARGUMENTS, self._ask_agent),
         }
 
@@ -77,6 +79,21 @@ class Control:
             raise CommandFailed(call.command, _GENERIC, "gracePeriodSeconds must not be negative")
         self._launcher.feed(StopRequested(grace))
         return self._launcher.report()
+
+    async def _soft_reboot(self, call: Call) -> object:
+        _demand_admin(call)
+        _arguments(call, Model)
+        if self._launcher.state.phase != "Running":
+            why = f"the guest is {self._launcher.state.phase}, not Running"
+            raise CommandFailed(call.command, _GENERIC, why)
+        self._launcher.feed(RebootRequested())
+        return self._launcher.report()
+
+    async def _screenshot(self, call: Call) -> object:
+        _demand_admin(call)
+        wake = _arguments(call, ScreenshotArguments).wake
+        png = await self._launcher.screenshot(wake=wake)
+        return ScreenshotReturn(png=base64.b64encode(png).decode())
 
     async def _recorder(self, call: Call) -> object:
         return self._launcher.guest.recorder.entries(_arguments(call, RecorderArguments).since)

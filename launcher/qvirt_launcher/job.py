@@ -10,6 +10,7 @@ import msgspec
 from qvirt_crds.model import Model
 from qvirt_crds.report import Accel
 from qvirt_launcher.privileges import User
+from qvirt_launcher.secretfiles import Credential
 
 
 class Birth(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +53,8 @@ class Ready(Model, frozen=True, kw_only=True, tag="ready", tag_field="answer"):
     notes: tuple[str, ...] = ()
     #: Files that were made and are to vanish with the guest.
     made: tuple[str, ...] = ()
+    #: What the guest's agent is to carry into the guest.
+    credentials: tuple[Credential, ...] = ()
 
 
 class NotReady(Model, frozen=True, kw_only=True, tag="not-ready", tag_field="answer"):

@@ -22,6 +22,7 @@ from qvirt_crds import names
 from qvirt_crds.errors import QvirtError
 from qvirt_crds.report import VmReport
 from qvirt_launcher.agent import Agent
+from qvirt_launcher.agent_credentials import Credentials
 from qvirt_launcher.agent_exec import Programs
 from qvirt_launcher.console import Console
 from qvirt_launcher.guest import Descriptors, Guest
@@ -33,11 +34,13 @@ from qvirt_launcher.inputs import (
     Input,
     Kill,
     Launch,
+    OnPowerOff,
     PowerDown,
     Prepare,
     Prepared,
     Quit,
     Refused,
+    ResetMachine,
     SetDeadline,
     Synced,
     Terminate,
@@ -48,10 +51,10 @@ from qvirt_launcher.lifecycle import State, step
 from qvirt_launcher.phases import ended
 from qvirt_launcher.preparer import Preparer
 from qvirt_launcher.process import Children
+from qvirt_launcher.taken import Taken
 from qvirt_netsetup.dhcp import LeaseEvent
 from qvirt_qmp.multiplex import Broadcast
 
-from qvirt_launcher.taken import Taken
 _log = logging.getLogger(__name__)
 
 #: For tasks to end by themselves once QEMU has.
@@ -104,6 +107,7 @@ class Launcher:
         self._fds = Descriptors([])
         self._ready: Ready | None = None
         self._interfaces = Interfaces()
+        self._shots = 0
 
     async def run(self) -> State:
         """Live until the guest's life is over; returns how it ended. QEMU is gone then, and so is what was made for it."""
@@ -125,6 +129,7 @@ class Launcher:
         self.state, effects = step(old, given)
         if self.state.phase == "Running" and self._running_since is None:
             self._running_since = time.time()
+            asyncio.get_running_loop().call_later(settle.DELAY, settle.settle)
         if self.state.phase != old.phase:
             self._log_phase()
         if _visible(old) != _visible(self.state):
@@ -142,6 +147,7 @@ class Launcher:
     ) -> None:
         """``vm-sync``: take the guest on, unless it is ours already.
 
+        :param message: the arguments as they came.
         :param take_fds: gives up the descriptors that came along; called only when they are kept.
         """
         if self._sync is not None or self.state.phase != "Waiting":
@@ -155,6 +161,7 @@ class Launcher:
                 grace=spec.termination_grace_period_seconds,
                 acpi=arguments.vmi.has_acpi,
                 start_paused=spec.start_strategy == "Paused",
+                reboot_ends=spec.domain.reboot_policy == "Terminate",
             )
         )
 
@@ -190,6 +197,15 @@ class Launcher:
             agent=self.agent.report,
         )
 
+    async def screenshot(self, *, wake: bool) -> bytes:
+        """``vm-screenshot``: the guest's screen as a PNG.
+
+        :raise QmpError: there is none.
+        """
+        self._shots += 1
+        path = os.path.join(self._place.run_dir, f"screen-{self._shots}.png")
+        return await self.guest.screenshot(path, wake=wake)
+
     # --- effects ---
 
     def _act(self, effect: Effect) -> None:
@@ -206,6 +222,11 @@ class Launcher:
                 self._spawn(self.guest.execute("system_powerdown"), "power button")
             case Quit():
                 self._spawn(self.guest.execute("quit"), "quit")
+            case OnPowerOff(leave=leave):
+                action = {"shutdown": "poweroff" if leave else "pause"}
+                self._spawn(self.guest.execute("set-action", action), "on power-off")
+            case ResetMachine():
+                self._spawn(self.guest.execute("system_reset"), "reset")
             case Terminate():
                 self.guest.send_signal(signal.SIGTERM)
             case Kill():
@@ -229,7 +250,6 @@ class Launcher:
                 task.cancel()
 
     async def _prepare(self) -> None:
-        assert self._sync is not None
         request = Request(
             sync=self._message,
             pod=self._place.pod,
@@ -241,6 +261,7 @@ class Launcher:
         except QvirtError as error:
             self.feed(Refused(str(error)))
             return
+        self._message = {}
         if self._ready.accel_message:
             _log.warning("no KVM, the guest is emulated: %s", self._ready.accel_message)
         for note in self._ready.notes:
@@ -248,11 +269,15 @@ class Launcher:
         self.feed(Prepared())
 
     def _launch(self) -> None:
+        assert self._sync is not None
         assert self._ready is not None
         attachments = self._sync.attachments
         self.guest.answer_dhcp(attachments, self._fds, self._leased)
         launch = self.guest.launch(self._ready, attachments, self._fds, self._place.run_dir)
         self._spawn(launch, "launch")
+        if self._ready.credentials:
+            keeper = Credentials(self.agent, self.programs, self._ready.credentials)
+            self._spawn(keeper.run(), "access credentials")
 
     def _leased(self, interface: str, event: LeaseEvent) -> None:
         if self._interfaces.note(interface, event):
@@ -260,7 +285,6 @@ class Launcher:
             _log.info("interface %s: the guest %s %s", interface, verb, event.address)
             self.agent.nudge()
             self._publish()
-        self._message = {}
 
     def _set_deadline(self, seconds: int | None) -> None:
         if self._deadline is not None:

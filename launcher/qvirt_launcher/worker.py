@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from qvirt_crds.errors import QvirtError
 from qvirt_crds.model import Model
 from qvirt_crds.sync import SyncArguments
-from qvirt_launcher import accel, host, podvolumes, privileges
+from qvirt_launcher import accel, access, host, podvolumes, privileges
 from qvirt_launcher.disks import plan_disks
 from qvirt_launcher.facts import QEMU_BINARY
 from qvirt_launcher.job import Answer, Birth, NotReady, QmpCommand, Ready
