@@ -21,6 +21,7 @@ import msgspec
 from qvirt_crds import names
 from qvirt_crds.errors import QvirtError
 from qvirt_crds.report import VmReport
+from qvirt_launcher import settle
 from qvirt_launcher.agent import Agent
 from qvirt_launcher.agent_credentials import Credentials
 from qvirt_launcher.agent_exec import Programs
