@@ -1,7 +1,8 @@
 """Structs -> CustomResourceDefinitions with structural OpenAPI v3 schemas.
 
-The API server prunes what a schema does not know (its default, with a warning for ``kubectl``): refusing unknown fields
-is the admission webhook's job, which sees what the user sent. A schema refuses wrong types and wrong words earlier.
+The API server prunes what a schema does not know before any webhook sees it; kubectl refuses such fields itself, by the
+same schema. Fields of KubeVirt's that qvirt does not implement are in it all the same (`refused_fields`), for the
+admission webhook to refuse. A schema refuses wrong types and wrong words earlier.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from typing import Final
 
 from msgspec import inspect
 
-from qvirt_crds import v1alpha1
+from qvirt_crds import unimplemented, v1alpha1
 from qvirt_crds.kubevirt import KubeVirt
 from qvirt_crds.meta import JsonObject
 from qvirt_crds.model import Model
 from qvirt_crds.names import GROUP
+from qvirt_crds.refused_fields import with_refused_fields
 from qvirt_crds.replicaset import VirtualMachineInstanceReplicaSet
 from qvirt_crds.structural import Comments, docstring, schema_of
 from qvirt_crds.v1alpha1_replicaset import VirtualMachineReplicaSet
@@ -67,10 +69,14 @@ def _machines(comments: Comments) -> JsonObject:
         {"name": "Status", "type": "string", "jsonPath": ".status.printableStatus"},
         _condition("Ready"),
     ]
-    current = _served("v1", _root(VirtualMachine, comments, status), columns, storage=True)
-    alias = _served("v1alpha3", _root(VirtualMachine, comments, status), columns)
+    root = with_refused_fields(_root(VirtualMachine, comments, status), unimplemented.of_machine())
+    current = _served("v1", root, columns, storage=True)
+    alias = _served("v1alpha3", root, columns)
     phase = {"name": "Phase", "type": "string", "jsonPath": ".status.phase"}
-    seeds = _served("v1alpha1", _root(v1alpha1.VirtualMachine, comments, _OPEN), [phase, _AGE])
+    old = with_refused_fields(
+        _root(v1alpha1.VirtualMachine, comments, _OPEN), unimplemented.V1_NAMES
+    )
+    seeds = _served("v1alpha1", old, [phase, _AGE])
     versions = [{**v, "subresources": {"status": {}}} for v in (current, _deprecated(alias), seeds)]
     definition = _definition("VirtualMachine", ["vm", "vms"], versions)
     definition["spec"]["conversion"] = {
@@ -100,7 +106,9 @@ def _instances(comments: Comments) -> JsonObject:
         _condition("LiveMigratable", name="Live-Migratable", priority=1),
         _condition("Paused", priority=1),
     ]
-    root = _root(VirtualMachineInstance, comments, _OPEN)
+    root = with_refused_fields(
+        _root(VirtualMachineInstance, comments, _OPEN), unimplemented.of_instance()
+    )
     versions = [
         _served("v1", root, columns, storage=True),
         _deprecated(_served("v1alpha3", root, columns)),
@@ -109,7 +117,10 @@ def _instances(comments: Comments) -> JsonObject:
 
 
 def _replica_sets(comments: Comments) -> JsonObject:
-    root = _root(VirtualMachineInstanceReplicaSet, comments, _OPEN)
+    root = with_refused_fields(
+        _root(VirtualMachineInstanceReplicaSet, comments, _OPEN),
+        unimplemented.of_instance("spec.template.spec"),
+    )
     current = _served("v1", root, _REPLICAS, storage=True)
     alias = _deprecated(_served("v1alpha3", root, _REPLICAS))
     versions = [{**v, "subresources": _SCALED} for v in (current, alias)]
