@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from qvirt_cluster.layout import cache_directory
+from qvirt_crds.names import INSTALL_NAMESPACE
 from qvirt_kube.client import Kube
 from qvirt_kube.errors import KubeError
 
@@ -214,10 +215,14 @@ async def api(api_server: ApiServer) -> AsyncIterator[Api]:
         await _put(kube, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
         await _put(kube, "/api/v1/nodes", {"metadata": {"name": NODE}})
         rights = (ROOT / "operator/manifests/virt-handler.yaml").read_text()
+        await _put(kube, "/api/v1/namespaces", {"metadata": {"name": INSTALL_NAMESPACE}})
         for document in yaml.safe_load_all(rights):
+            plural = f"{document['kind'].lower()}s"
             if document["kind"].startswith("ClusterRole"):
-                plural = f"{document['kind'].lower()}s"
                 await _put(kube, f"/apis/rbac.authorization.k8s.io/v1/{plural}", document)
+            elif document["kind"].startswith("Role"):
+                place = f"namespaces/{INSTALL_NAMESPACE}/{plural}"
+                await _put(kube, f"/apis/rbac.authorization.k8s.io/v1/{place}", document)
         await until("the kind is served", lambda: _lists(kube))
         try:
             yield Api(kube)
@@ -415,6 +420,7 @@ class Handler:
         self._kubeconfig = kubeconfig
         self._log = folder / "handler.log"
         self.port = free_port()
+        self.node_port = free_port()
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -424,6 +430,7 @@ class Handler:
                 *(sys.executable, "-P", "-m", "qvirt_handler", "--node-name", NODE),
                 *("--kubeconfig", self._kubeconfig, "--state-dir", str(self.state_dir)),
                 *("--health", f"http://127.0.0.1:{self.port}/healthz"),
+                *("--port", str(self.node_port)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
