@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from qvirt_crds.names import DEFAULT_NAMESPACE
 from qvirt_kube.client import Kube, Object
 from qvirt_kube.errors import Conflict, KubeError
 from qvirt_operator import paths
@@ -55,6 +56,8 @@ class Recorder:
     def _event(self, about: Object, event: Event) -> Object:
         metadata = about["metadata"]
         uid, now = metadata.get("uid", ""), timestamp(self._now())
+        # An Event about an object of the cluster has to live somewhere.
+        namespace = metadata.get("namespace", "")
         words = f"{uid}\0{event.type}\0{event.reason}\0{event.message}"
         digest = hashlib.sha256(words.encode()).hexdigest()[:16]
         return {
@@ -62,12 +65,12 @@ class Recorder:
             "kind": "Event",
             "metadata": {
                 "name": f"{metadata['name'][:236]}.{digest}",
-                "namespace": metadata["namespace"],
+                "namespace": namespace or DEFAULT_NAMESPACE,
             },
             "involvedObject": {
                 "apiVersion": about["apiVersion"],
                 "kind": about["kind"],
-                "namespace": metadata["namespace"],
+                "namespace": namespace,
                 "name": metadata["name"],
                 "uid": uid,
                 "resourceVersion": metadata.get("resourceVersion", ""),

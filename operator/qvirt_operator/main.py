@@ -24,6 +24,7 @@ from qvirt_operator.installation import Installation
 from qvirt_operator.instances import Instances
 from qvirt_operator.lease import Elector
 from qvirt_operator.machines import Machines
+from qvirt_operator.nodes import Nodes
 from qvirt_operator.replicaset_kinds import CURRENT, SEEDS
 from qvirt_operator.replicasets import ReplicaSets
 from qvirt_operator.watch import watching
@@ -102,6 +103,7 @@ async def _lead(kube: Kube, arguments: Arguments, elector: Elector, stop: asynci
         tasks: tuple[asyncio.Future[Any], ...] = (
             asyncio.create_task(elector.keep(), name="lease"),
             asyncio.create_task(queue.run(), name="queue"),
+            asyncio.create_task(Nodes(kube, queue.nudge).run(), name="nodes"),
             asyncio.create_task(stop.wait(), name="stop"),
         )
         try:

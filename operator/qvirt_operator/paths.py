@@ -47,6 +47,11 @@ def pods(namespace: str, name: str = "") -> str:
     return _in("/api/v1", namespace, "pods", name)
 
 
+def nodes(name: str = "") -> str:
+    """Nodes, or one of them."""
+    return f"/api/v1/nodes/{name}" if name else "/api/v1/nodes"
+
+
 def claims(namespace: str, name: str = "") -> str:
     """PersistentVolumeClaims."""
     return _in("/api/v1", namespace, "persistentvolumeclaims", name)
