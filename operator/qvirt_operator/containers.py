@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from qvirt_crds import pod_layout
 from qvirt_crds.domain import KernelBootContainer
-from qvirt_crds.errors import Cause, SpecError
 from qvirt_crds.meta import JsonObject
 from qvirt_crds.names import RUNTIME_UID
 from qvirt_crds.vm import VirtualMachineInstance, VirtualMachineInstanceSpec
@@ -139,21 +138,28 @@ def holder(image: Image, mount: Object, wanted: resources.Requirements) -> Objec
 
 
 def _probes(spec: VirtualMachineInstanceSpec) -> Iterator[tuple[str, JsonObject]]:
-    """The kubelet's own probes reach the guest at the pod's address; those inside of the guest need an agent's client.
-
-    :raise SpecError: a probe that runs inside of the guest.
-    """
+    """The kubelet's own probes reach the guest at the pod's address; those inside of the guest go through its agent."""
     for name, probe in (
         ("livenessProbe", spec.liveness_probe),
         ("readinessProbe", spec.readiness_probe),
     ):
         if probe is None:
             continue
-        inside = next((kind for kind in ("exec", "guestAgentPing") if kind in probe), None)
-        if inside is not None:
-            message = (
-                "qvirt does not implement probes inside of the guest yet; use httpGet or tcpSocket"
-            )
-            raise SpecError((Cause(path=f"spec.{name}.{inside}", message=message),))
         delay = probe.get("initialDelaySeconds", 0)
-        yield name, probe | {"initialDelaySeconds": delay + _PROBE_DELAY}
+        yield name, _in_compute(probe) | {"initialDelaySeconds": delay + _PROBE_DELAY}
+
+
+def _in_compute(probe: JsonObject) -> JsonObject:
+    """The probe as the kubelet can carry it out; one inside of the guest as KubeVirt has it, as a program in compute."""
+    if resources.looks_inside(probe):
+        seconds = probe.get("timeoutSeconds") or 1
+        program = ["virt-probe", "--timeoutSeconds", str(seconds)]
+        if "guestAgentPing" in probe:
+            program.append("--guestAgentPing")
+        else:
+            command, *arguments = probe["exec"]["command"]
+            program += ["--command", command, "--", *arguments]
+        rest = {key: value for key, value in probe.items() if key != "guestAgentPing"}
+        # One second more, for virt-launcher to tell that the guest's time is over.
+        return rest | {"exec": {"command": program}, "timeoutSeconds": seconds + 1}
+    return probe

@@ -197,6 +197,11 @@ def _volumes(
             own = _unused(pod_layout.label(secret.pod_volume), taken)
             mount = {"name": own, "mountPath": secret.path, "readOnly": True}
             yield {"name": own, "secret": {"secretName": secret.secret}}, [mount]
+    for secret in pod_layout.credentials_of(spec):
+        # A Secret's name may have dots, a volume's may not.
+        own = _unused(pod_layout.label(secret.pod_volume.replace(".", "-")), taken)
+        mount = {"name": own, "mountPath": secret.path, "readOnly": True}
+        yield {"name": own, "secret": {"secretName": secret.secret}}, [mount]
     if settings.image_volumes:
         yield from _image_volumes(spec, taken)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from qvirt_crds.meta import JsonObject
 from qvirt_crds.quantity import parse_bytes
 from qvirt_crds.vm import VirtualMachineInstanceSpec
 from qvirt_operator.settings import Settings
@@ -16,6 +17,8 @@ _MIB: Final = 2**20
 
 LAUNCHER_BYTES: Final = 24 * _MIB
 QEMU_BYTES: Final = 40 * _MIB
+#: A run of virt-probe; readiness and liveness may be looked at at the same time.
+PROBE_BYTES: Final = 12 * _MIB
 VCPU_BYTES: Final = 4 * _MIB
 GRAPHICS_BYTES: Final = 20 * _MIB
 #: What the device plugin of virt-handler offers.
@@ -39,8 +42,13 @@ def overhead(spec: VirtualMachineInstanceSpec, settings: Settings) -> int:
     graphics = spec.domain.devices.autoattach_graphics_device is not False
     parts = (
         LAUNCHER_BYTES + QEMU_BYTES + VCPU_BYTES * vcpus(spec) + (GRAPHICS_BYTES if graphics else 0)
-    )
+    ) + PROBE_BYTES * sum(map(looks_inside, (spec.liveness_probe, spec.readiness_probe)))
     return int(parts * settings.overhead_ratio)
+
+
+def looks_inside(probe: JsonObject | None) -> bool:
+    """Whether a probe is carried out inside of the guest, by its agent."""
+    return probe is not None and ("exec" in probe or "guestAgentPing" in probe)
 
 
 def requirements(spec: VirtualMachineInstanceSpec, settings: Settings) -> Requirements:

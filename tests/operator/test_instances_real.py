@@ -137,6 +137,16 @@ async def test_a_missing_claim_is_waited_for(kube: Kube, node: Node, namespace: 
     assert devices == [{"name": "root", "devicePath": "/dev/root"}]
     vmi = await node.vmi("x", "Scheduling")
     assert "Synchronized" not in conditions(vmi)
+    await node.run(pod)
+    status = (await node.vmi("x", "Scheduled"))["status"]
+    (volume,) = status["volumeStatus"]
+    assert (volume["name"], volume["target"]) == ("root", "sda")
+    info = volume["persistentVolumeClaimInfo"]
+    assert (info["claimName"], info["volumeMode"]) == ("data", "Block")
+    assert info["requests"] == {"storage": "1Gi"}
+    assert status["migrationMethod"] == "BlockMigration"
+    migratable = conditions({"status": status})["LiveMigratable"]
+    assert migratable == ("False", "InterfaceNotLiveMigratable")
     assert "FailedPvcNotFound" in await reasons(kube, namespace, "x")
 
 
@@ -144,7 +154,7 @@ async def test_a_missing_claim_is_waited_for(kube: Kube, node: Node, namespace: 
 async def test_a_spec_that_makes_no_pod_is_told_and_can_still_be_deleted(
     kube: Kube, node: Node
 ) -> None:
-    await kube.create(node.vmis_path, manifest(livenessProbe={"exec": {"command": ["a"]}}))
+    await kube.create(node.vmis_path, manifest(livenessProbe={"exec": {"command": []}}))
 
     async def told() -> Object | None:
         vmi = await node.vmi("x", "Pending")

@@ -11,7 +11,6 @@ import pytest
 
 from qvirt_crds import pod_layout
 from qvirt_crds.defaults import apply_defaults
-from qvirt_crds.errors import SpecError
 from qvirt_crds.load import load_manifests
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_operator.pods import instance_id, launcher_pod, pod_name
@@ -189,10 +188,55 @@ def test_probes_of_the_kubelet_pass_and_wait_for_the_guest() -> None:
     assert compute["readinessProbe"] == {"tcpSocket": {"port": 22}, "initialDelaySeconds": 15}
 
 
-@pytest.mark.parametrize("probe", ["exec: {command: [a]}", "guestAgentPing: {}"])
-def test_probes_inside_of_the_guest_are_refused(probe: str) -> None:
-    with pytest.raises(SpecError, match=f"spec.livenessProbe.{probe.split(':')[0]}: .*httpGet"):
-        launcher_pod(minimal(f"livenessProbe: {{{probe}}}"), SIDECARS)
+PROBE = ["virt-probe", "--timeoutSeconds"]
+LONG = f"{'c' * 60}.{'c' * 60}"
+
+
+@pytest.mark.parametrize(
+    ("probe", "program", "seconds"),
+    [
+        (
+            "exec: {command: [cat, /x, '--']}",
+            [*PROBE, "1", "--command", "cat", "--", "/x", "--"],
+            2,
+        ),
+        ("exec: {command: [a]}, timeoutSeconds: 0", [*PROBE, "1", "--command", "a", "--"], 2),
+        ("guestAgentPing: {}, timeoutSeconds: 7", [*PROBE, "7", "--guestAgentPing"], 8),
+    ],
+)
+@pytest.mark.parametrize("kind", ["livenessProbe", "readinessProbe"])
+def test_probes_inside_of_the_guest_are_programs_of_the_launcher(
+    kind: str, probe: str, program: list[str], seconds: int
+) -> None:
+    pod = launcher_pod(minimal(f"{kind}: {{{probe}, failureThreshold: 5}}"), SIDECARS)
+    compute = pod["spec"]["containers"][0]
+    assert compute[kind] == {
+        "exec": {"command": program},
+        "timeoutSeconds": seconds,
+        "failureThreshold": 5,
+        "initialDelaySeconds": 10,
+    }
+    plain = launcher_pod(minimal(), SIDECARS)["spec"]["containers"][0]
+    more, less = (int(c["resources"]["requests"]["memory"]) for c in (compute, plain))
+    assert more > less
+
+
+def test_secrets_of_access_credentials_are_mounted_once_each() -> None:
+    def key(secret: str, user: str) -> str:
+        agent = f"{{qemuGuestAgent: {{users: [{user}]}}}}"
+        source = f"{{secret: {{secretName: {secret}}}}}"
+        return f"{{sshPublicKey: {{source: {source}, propagationMethod: {agent}}}}}"
+
+    entries = ", ".join((key("a.b", "one"), key("a.b", "two"), key(LONG, "one")))
+    pod = launcher_pod(minimal(f"accessCredentials: [{entries}]"), SIDECARS)
+    check_restricted(pod)
+    check_names(pod["spec"])
+    secrets = {
+        v["secret"]["secretName"]: v["name"] for v in pod["spec"]["volumes"] if "secret" in v
+    }
+    assert set(secrets) == {"a.b", LONG}
+    mounts = {m["name"]: m["mountPath"] for m in pod["spec"]["containers"][0]["volumeMounts"]}
+    assert mounts[secrets["a.b"]] == "/var/run/kubevirt-private/secret/a.b-access-cred"
 
 
 def test_names() -> None:
