@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 VmiPhase = Literal["", "Pending", "Scheduling", "Scheduled", "Running", "Succeeded", "Failed"]
-Writer = Literal["virt-controller", "virt-handler"]
+Writer = Literal["virt-controller", "virt-handler", "virt-api"]
 
 #: No way leads out of these.
 FINAL: Final[tuple[VmiPhase, ...]] = ("Succeeded", "Failed")
@@ -26,9 +26,12 @@ WRITERS: Final[dict[str, Writer]] = {
     "memory": "virt-controller",
     "currentCPUTopology": "virt-controller",
     "virtualMachineRevisionName": "virt-controller",
+    "volumeStatus": "virt-controller",
+    "migrationMethod": "virt-controller",
+    # Set by an eviction, taken away by the subresource evacuate/cancel.
+    "evacuationNodeName": "virt-api",
     "interfaces": "virt-handler",
     "guestOSInfo": "virt-handler",
-    "volumeStatus": "virt-handler",
     "machine": "virt-handler",
     "fsFreezeStatus": "virt-handler",
 }
@@ -47,11 +50,20 @@ PHASE_WRITERS: Final[dict[VmiPhase, Writer]] = {
 CONDITION_WRITERS: Final[dict[str, Writer]] = {
     "Ready": "virt-controller",
     "PodScheduled": "virt-controller",
-    "Synchronized": "virt-controller",
     "AgentConnected": "virt-handler",
     "AgentVersionNotSupported": "virt-handler",
+    "AccessCredentialsSynchronized": "virt-handler",
     "Paused": "virt-handler",
-    "LiveMigratable": "virt-handler",
-    # KubeVirt's node agent shares `Synchronized` with the controller; ours has a condition of its own.
-    "GuestSynchronized": "virt-handler",
+    "EvictionRequested": "virt-controller",
+    "LiveMigratable": "virt-controller",
+    "StorageLiveMigratable": "virt-controller",
 }
+
+
+def synchronized_writer(phase: str) -> Writer:
+    """Who writes the condition ``Synchronized``, which KubeVirt's controller and node agent share.
+
+    While the guest is virt-handler's, it is virt-handler's: until then and after the end, virt-controller's. Whoever
+    hands the guest over takes away in the same write what it had said.
+    """
+    return "virt-handler" if phase in ("Scheduled", "Running") else "virt-controller"

@@ -20,17 +20,15 @@ from qvirt_crds.sync import SyncArguments
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_handler import devices, finder, network
 from qvirt_handler.errors import LauncherMissing, LauncherStrange, SyncRefused
+from qvirt_handler.interfaces import Pod
 from qvirt_handler.status import CREATED, SHUTTING_DOWN, Notice
 from qvirt_qmp.client import Monitor
 from qvirt_qmp.errors import QmpError
-from qvirt_qmp.events import Event, Powerdown, Unknown, VserportChange
+from qvirt_qmp.events import Event, Powerdown, Unknown
 
 _log = logging.getLogger(__name__)
 
 _SYNC_SECONDS: Final = 30.0
-#: The launcher's names for the agent's port and what is behind it.
-_AGENT_PORT: Final = "agent"
-_AGENT_CHARDEV: Final = "agent0"
 
 
 class Log(Protocol):
@@ -127,8 +125,6 @@ class Session:
             self._log.tell(CREATED)
         await self._look(vmi, process)
         await self._report(report, monitor)
-        if report.qemu_pid is not None:
-            self._log.see(agent=await _agent_is_there(monitor))
         self._log.see(trouble=_trouble(report))
 
     async def _hand_over(
@@ -165,7 +161,14 @@ class Session:
                 addresses = await network.pod_addresses(process)
             except OSError as error:
                 raise LauncherMissing(f"the launcher has ended: {error.strerror}") from error
-        self._log.see(addresses=addresses, primary=primary, pod_links=links)
+        cards = spec.domain.devices.interfaces
+        pod = Pod(
+            addresses=addresses,
+            primary=primary,
+            links=links,
+            masquerade=tuple(card.name for card in cards if card.masquerade is not None),
+        )
+        self._log.see(pod=pod)
 
     async def _take(self, event: Event, monitor: Monitor) -> None:
         match event:
@@ -174,8 +177,6 @@ class Session:
                 await self._report(report, monitor)
                 if trouble := _trouble(report):
                     self._log.see(trouble=trouble)
-            case VserportChange(id=port, open=there) if port == _AGENT_PORT:
-                self._log.see(agent=there)
             case Powerdown():
                 self._log.tell(SHUTTING_DOWN)
             case _:
@@ -206,12 +207,3 @@ def _decode_report(data: object) -> VmReport:
         return msgspec.convert(data, VmReport)
     except msgspec.ValidationError as error:
         raise LauncherStrange(f"the launcher's report can't be read: {error}") from error
-
-
-async def _agent_is_there(monitor: Monitor) -> bool:
-    try:
-        devices = await monitor.execute("query-chardev")
-    except QmpError:
-        return False  # QEMU has just ended
-    found = devices if isinstance(devices, list) else []
-    return any(d.get("label") == _AGENT_CHARDEV and d.get("frontend-open") is True for d in found)

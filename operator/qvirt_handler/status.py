@@ -6,19 +6,27 @@ are KubeVirt's where it has them (reference: its node agent, v1.9).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
+from qvirt_crds.agent import AgentReport
 from qvirt_crds.meta import JsonObject
-from qvirt_crds.report import GuestInterface, VmReport
-from qvirt_crds.status import FINAL
+from qvirt_crds.report import VmReport
+from qvirt_crds.status import synchronized_writer
+from qvirt_handler import interfaces
 
 _AT_WORK: Final = ("Running", "Paused", "Stopping")
 #: Ours among the conditions.
 PAUSED: Final = "Paused"
 AGENT: Final = "AgentConnected"
-SYNCHRONIZED: Final = "GuestSynchronized"
+AGENT_TOO_OLD: Final = "AgentVersionNotSupported"
+CREDENTIALS: Final = "AccessCredentialsSynchronized"
+#: Shared with virt-controller (`qvirt_crds.status.synchronized_writer`).
+SYNCHRONIZED: Final = "Synchronized"
+
+_OFFLINE: Final = "Guest agent is offline"
 
 #: QEMU's run state (``query-status``) of a guest that a disk's error stopped.
 IO_ERROR: Final = "io-error"
@@ -35,6 +43,9 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 CREATED: Final = Notice(reason="Created", message="VirtualMachineInstance defined.")
 STARTED: Final = Notice(reason="Started", message="VirtualMachineInstance started.")
 SHUTTING_DOWN: Final = Notice(reason="ShuttingDown", message="Signaled Graceful Shutdown")
+CREDENTIALS_SYNCED: Final = Notice(
+    reason="AccessCredentialsSyncSuccess", message="Access credentials sync successful."
+)
 _PAUSED: Final = Notice(reason="Paused", message="VirtualMachineInstance paused")
 _UNPAUSED: Final = Notice(reason="Unpaused", message="VirtualMachineInstance unpaused")
 
@@ -43,12 +54,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a guest now."""
 
     report: VmReport | None = None
-    #: Of the pod, the primary family first.
-    addresses: tuple[str, ...] = ()
-    #: Name of the guest's interface on the pod network, and of the pod's own for each interface.
-    primary: str = ""
-    pod_links: dict[str, str] = {}
-    agent: bool = False
+    pod: interfaces.Pod = interfaces.Pod()
     #: QEMU's; asked for when the guest is paused.
     run_state: str = ""
     #: Why the guest can't be brought to what its spec says; empty: it can.
@@ -68,11 +74,15 @@ def decide(status: JsonObject, seen: Seen, now: str) -> Written:
     :param status: as it is.
     :param now: RFC 3339.
     """
-    if status.get("phase") in FINAL:
+    if synchronized_writer(str(status.get("phase"))) != "virt-handler":
         return Written()
+    if seen.report is None and not seen.trouble:
+        return Written()  # we have just started: what was known before us stays until we have looked
     new = {
         **_phase(status, seen, now),
         **_interfaces(seen),
+        **_system(status, seen),
+        **_freezing(seen),
         "conditions": _conditions(status.get("conditions") or [], seen, now),
     }
     changes = {
@@ -98,27 +108,33 @@ def _never_ran(report: VmReport | None) -> bool:
     return report is not None and report.phase == "Stopping" and report.running_since is None
 
 
-# --- interfaces ------------------------------------------------------------------------------------------------------
+# --- what the guest's agent says -------------------------------------------------------------------------------------
 
 
 def _interfaces(seen: Seen) -> dict[str, Any]:
     if seen.report is None or not seen.report.interfaces:
         return {}
-    ordered = sorted(seen.report.interfaces, key=lambda interface: interface.name != seen.primary)
-    return {"interfaces": [_interface(interface, seen) for interface in ordered]}
+    told = seen.report.agent.interfaces if seen.report.agent is not None else None
+    return {"interfaces": interfaces.status(seen.report.interfaces, told, seen.pod)}
 
 
-def _interface(interface: GuestInterface, seen: Seen) -> JsonObject:
-    """The guest on the pod network answers at the pod's addresses, whatever it calls itself inside (masquerade)."""
-    own = interface.name == seen.primary
-    leased = (interface.address, interface.address6) if interface.leased else ()
-    addresses = seen.addresses if own and seen.addresses else tuple(filter(None, leased))
-    entry: JsonObject = {"name": interface.name, "mac": interface.mac, "infoSource": "domain"}
-    if addresses:
-        entry |= {"ipAddress": addresses[0], "ipAddresses": list(addresses)}
-    if link := seen.pod_links.get(interface.name):
-        entry["podInterfaceName"] = link
-    return entry
+def _system(status: JsonObject, seen: Seen) -> dict[str, Any]:
+    """What is known of the guest's system stays known when its agent is gone."""
+    agent = seen.report.agent if seen.report is not None else None
+    if agent is None or agent.os is None:
+        return {}
+    old = {k: v for k, v in (status.get("guestOSInfo") or {}).items() if v is not None}
+    new: JsonObject = msgspec.to_builtins(agent.os)
+    # A merge patch keeps what it doesn't name.
+    return {} if new == old else {"guestOSInfo": {**dict.fromkeys(old), **new}}
+
+
+def _freezing(seen: Seen) -> dict[str, Any]:
+    if seen.report is None:
+        return {}
+    agent = seen.report.agent
+    frozen = agent is not None and agent.freeze_status == "frozen"
+    return {"fsFreezeStatus": "frozen" if frozen else None}
 
 
 # --- conditions ------------------------------------------------------------------------------------------------------
@@ -127,13 +143,14 @@ def _interface(interface: GuestInterface, seen: Seen) -> JsonObject:
 def _conditions(old: list[JsonObject], seen: Seen, now: str) -> list[JsonObject]:
     wanted = {
         condition["type"]: condition
-        for condition in (_paused(seen), _agent(seen), _synchronized(seen))
+        for condition in (_paused(seen), *_agent(seen), _synchronized(seen))
         if condition is not None
     }
+    of_guest = (PAUSED, AGENT, AGENT_TOO_OLD, CREDENTIALS) if seen.report is not None else ()
     new = []
     for condition in old:
         kind = condition.get("type")
-        if kind not in (PAUSED, AGENT, SYNCHRONIZED):
+        if kind not in (*of_guest, SYNCHRONIZED):
             new.append(condition)
         elif kind in wanted:
             new.append(_kept(condition, wanted.pop(kind), now))
@@ -162,9 +179,20 @@ def _paused(seen: Seen) -> JsonObject | None:
     return _condition(PAUSED, "True", "PausedByUser", "VMI was paused by user")
 
 
-def _agent(seen: Seen) -> JsonObject | None:
-    working = seen.report is not None and seen.report.phase in _AT_WORK
-    return _condition(AGENT, "True") if seen.agent and working else None
+def _agent(seen: Seen) -> tuple[JsonObject, ...]:
+    if seen.report is None or seen.report.phase not in _AT_WORK or seen.report.agent is None:
+        return ()
+    return tuple(_agents_conditions(seen.report.agent))
+
+
+def _agents_conditions(agent: AgentReport) -> Iterator[JsonObject]:
+    if agent.connected:
+        yield _condition(AGENT, "True")
+    if agent.connected and agent.unsupported:
+        yield _condition(AGENT_TOO_OLD, "True", agent.unsupported)
+    if agent.credentials is not None:
+        status = "True" if agent.credentials.synchronized else "False"
+        yield _condition(CREDENTIALS, status, message=agent.credentials.message)
 
 
 def _synchronized(seen: Seen) -> JsonObject | None:
@@ -187,10 +215,22 @@ def _notices(status: JsonObject, changes: dict[str, Any], seen: Seen) -> list[No
         notices.append(_PAUSED)
     if PAUSED in before and PAUSED not in after and seen.report and seen.report.phase == "Running":
         notices.append(_UNPAUSED)
+    notices += _credential_notices(before.get(CREDENTIALS), after.get(CREDENTIALS))
     trouble = after.get(SYNCHRONIZED, {}).get("message", "")
     if trouble and trouble != before.get(SYNCHRONIZED, {}).get("message", ""):
         notices.append(Notice(reason="SyncFailed", message=trouble, warning=True))
     return notices
+
+
+def _credential_notices(before: JsonObject | None, after: JsonObject | None) -> Iterator[Notice]:
+    if after is None or after == before:
+        return
+    if after["status"] == "True":
+        yield CREDENTIALS_SYNCED
+    elif before is not None or after.get("message") != _OFFLINE:
+        # That no agent is there yet, while the guest boots, is no news.
+        message = f"Access credentials sync failed: {after.get('message', '')}"
+        yield Notice(reason="AccessCredentialsSyncFailed", message=message, warning=True)
 
 
 def _by_type(conditions: list[JsonObject] | None) -> dict[str, JsonObject]:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from qvirt_crds.agent import AgentReport
 from qvirt_crds.report import VmReport
 from qvirt_crds.sync import SyncArguments
 from qvirt_handler import finder, network
@@ -55,7 +56,6 @@ class Launcher:
 
     def __init__(self) -> None:
         self.report = VmReport()
-        self.chardevs: list[dict[str, Any]] = []
         self.run_state = "paused"
         self.refusal = ""
         self.synced: list[SyncArguments] = []
@@ -71,8 +71,6 @@ class Launcher:
                 self.synced.append(msgspec.convert(call.arguments, SyncArguments))
                 self.report = VmReport(uid=UID, phase="Preparing")
                 return self.report
-            case "query-chardev":
-                return self.chardevs
             case "query-status":
                 return {"status": self.run_state, "running": False}
             case other:
@@ -189,31 +187,17 @@ async def test_a_network_that_cannot_be_made(
     assert launcher.synced == []
 
 
-@pytest.mark.parametrize("there", [True, False])
-async def test_an_agent_is_seen_when_we_come_late(
-    launcher: Launcher, log: Log, there: bool
-) -> None:
-    launcher.report = VmReport(uid=UID, phase="Running", qemu_pid=7)
-    launcher.chardevs = [
-        {"label": "serial0", "frontend-open": True},
-        {"label": "agent0", "frontend-open": there},
-    ]
-    async with following(launcher, log, vmi()):
-        assert log.seen["agent"] is there
-
-
-async def test_an_agent_comes_and_goes(launcher: Launcher, log: Log) -> None:
+async def test_the_agents_words_are_part_of_the_report(launcher: Launcher, log: Log) -> None:
     launcher.report = VmReport(uid=UID, phase="Running", qemu_pid=7)
     async with following(launcher, log, vmi()):
         for there in (True, False, True):
-            launcher.server.broadcast("VSERPORT_CHANGE", {"id": "agent", "open": there}, None)
-            await log.until(agent=there)
-        launcher.server.broadcast("VSERPORT_CHANGE", {"id": "spice", "open": False}, None)
+            told = VmReport(uid=UID, phase="Running", agent=AgentReport(connected=there))
+            launcher.server.broadcast("VM_STATUS", told, None)
+            await log.until(report=told)
         launcher.server.broadcast("POWERDOWN", {}, None)
         async with asyncio.timeout(10):
             while log.told != [SHUTTING_DOWN]:
                 await asyncio.sleep(0.01)
-        assert log.seen["agent"] is True
 
 
 async def test_a_pause_is_asked_for_its_cause(launcher: Launcher, log: Log) -> None:

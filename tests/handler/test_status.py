@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qvirt_crds.agent import AgentInterface, AgentReport, CredentialsSync, GuestOSInfo
 from qvirt_crds.report import GuestInterface, Phase, VmReport
 from qvirt_crds.status import CONDITION_WRITERS, FINAL, PHASE_WRITERS, WRITERS
+from qvirt_handler.interfaces import Pod
 from qvirt_handler.status import CREATED, Notice, Seen, Written, decide
 
 THEN, NOW = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
@@ -33,7 +35,12 @@ def report(phase: Phase, **more: Any) -> VmReport:
 
 
 def seen(phase: Phase = "Running", **more: Any) -> Seen:
-    return Seen(**{"report": report(phase), **more})
+    about = {key: more.pop(key) for key in ("agent", "interfaces") if key in more}
+    return Seen(**{"report": report(phase, **about), **more})
+
+
+def agent(**told: Any) -> Seen:
+    return seen(agent=AgentReport(**told))
 
 
 def reasons(written: Written) -> list[str]:
@@ -67,7 +74,7 @@ def test_a_guest_that_is_stopped_before_it_ran_never_ran() -> None:
 
 @pytest.mark.parametrize("phase", FINAL)
 def test_a_final_status_is_left_alone(phase: str) -> None:
-    assert decide({"phase": phase}, seen(agent=True, trouble="x"), NOW) == Written()
+    assert decide({"phase": phase}, seen(trouble="x"), NOW) == Written()
 
 
 @pytest.mark.parametrize("phase", ["", "Pending", "Scheduling"])
@@ -76,10 +83,8 @@ def test_a_vmi_that_was_not_handed_over_stays_so(phase: str) -> None:
 
 
 def test_the_guest_is_at_the_pods_addresses_whatever_it_was_leased() -> None:
-    there = seen(
-        addresses=("10.1.2.3", "fd00::3"), primary="default", pod_links={"default": "eth0"}
-    )
-    there = Seen(**{**_fields(there), "report": report("Running", interfaces=(GUEST,))})
+    pod = Pod(addresses=("10.1.2.3", "fd00::3"), primary="default", links={"default": "eth0"})
+    there = Seen(pod=pod, report=report("Running", interfaces=(GUEST,)))
     assert decide(SCHEDULED, there, NOW).changes["interfaces"] == [
         {
             "name": "default",
@@ -97,8 +102,7 @@ def test_the_pod_network_comes_first_and_others_show_what_the_guest_took() -> No
     taken = GuestInterface(name="red", mac="02:00:00:00:00:03", address="1.2.3.4", leased=True)
     there = Seen(
         report=report("Running", interfaces=(other, taken, GUEST)),
-        primary="default",
-        addresses=("10.1.2.3",),
+        pod=Pod(primary="default", addresses=("10.1.2.3",)),
     )
     found = decide(SCHEDULED, there, NOW).changes["interfaces"]
     assert [(i["name"], i.get("ipAddress")) for i in found] == [
@@ -130,9 +134,54 @@ def test_an_end_out_of_a_pause_is_no_unpausing() -> None:
 
 def test_an_agent_is_there_or_the_condition_is_not() -> None:
     running = {"phase": "Running", "conditions": [READY]}
-    there = decide(running, seen(agent=True), NOW)
+    there = decide(running, agent(connected=True), NOW)
     assert conditions(there)["AgentConnected"]["status"] == "True"
-    assert decide({**running, **there.changes}, seen(), NOW).changes == {"conditions": [READY]}
+    gone = decide({**running, **there.changes}, agent(), NOW)
+    assert gone.changes == {"conditions": [READY]}
+
+
+def test_an_agent_that_knows_too_little_is_there_all_the_same() -> None:
+    written = decide({"phase": "Running"}, agent(connected=True, unsupported="Too old"), NOW)
+    assert conditions(written)["AgentConnected"]["status"] == "True"
+    assert conditions(written)["AgentVersionNotSupported"]["reason"] == "Too old"
+
+
+def test_the_guests_system_is_told_and_stays_known() -> None:
+    debian = GuestOSInfo(id="debian", name="Debian GNU/Linux", version_id="12")
+    there = decide({"phase": "Running"}, agent(connected=True, os=debian), NOW)
+    told = {"id": "debian", "name": "Debian GNU/Linux", "versionId": "12"}
+    assert there.changes["guestOSInfo"] == told
+    known = {"phase": "Running", "guestOSInfo": told}
+    assert decide(known, agent(os=debian), NOW) == Written()
+    other = decide(known, agent(connected=True, os=GuestOSInfo(id="arch", name="Arch")), NOW)
+    assert other.changes["guestOSInfo"] == {"id": "arch", "name": "Arch", "versionId": None}
+
+
+def test_a_frozen_guest_is_shown_so() -> None:
+    frozen = decide({"phase": "Running"}, agent(connected=True, freeze_status="frozen"), NOW)
+    assert frozen.changes["fsFreezeStatus"] == "frozen"
+    thawed = agent(connected=True, freeze_status="thawed")
+    assert decide({"phase": "Running", **frozen.changes}, thawed, NOW).changes == {
+        "fsFreezeStatus": None
+    }
+
+
+def test_credentials_are_told_of_when_they_came_and_when_they_did_not() -> None:
+    offline = CredentialsSync(synchronized=False, message="Guest agent is offline")
+    booting = decide({"phase": "Running"}, agent(credentials=offline), NOW)
+    told = conditions(booting)["AccessCredentialsSynchronized"]
+    assert (told["status"], told["message"]) == ("False", "Guest agent is offline")
+    assert booting.notices == ()
+    running = {"phase": "Running", **booting.changes}
+    there = decide(running, agent(credentials=CredentialsSync(synchronized=True)), NOW)
+    assert conditions(there)["AccessCredentialsSynchronized"]["status"] == "True"
+    assert reasons(there) == ["AccessCredentialsSyncSuccess"]
+    refused = CredentialsSync(synchronized=False, message="no user vera")
+    failed = decide({**running, **there.changes}, agent(credentials=refused), NOW)
+    message = "Access credentials sync failed: no user vera"
+    assert failed.notices == (
+        Notice(reason="AccessCredentialsSyncFailed", message=message, warning=True),
+    )
 
 
 def test_trouble_is_told_once_for_each_cause() -> None:
@@ -142,14 +191,37 @@ def test_trouble_is_told_once_for_each_cause() -> None:
     assert decide(after, Seen(trouble="no tap"), "later") == Written()
     second = decide(after, Seen(trouble="no bridge"), "later")
     assert reasons(second) == ["SyncFailed"]
-    assert conditions(second)["GuestSynchronized"]["lastTransitionTime"] == NOW
-    assert decide(after, Seen(), NOW) == Written(changes={"conditions": []})
+    assert conditions(second)["Synchronized"]["lastTransitionTime"] == NOW
+    assert decide(after, Seen(report=VmReport()), NOW).changes["conditions"] == []
 
 
-def _fields(struct: Seen) -> dict[str, Any]:
-    return {name: getattr(struct, name) for name in struct.__struct_fields__}
+def test_what_was_known_before_our_restart_stays_until_we_have_looked() -> None:
+    known = {
+        **SCHEDULED,
+        "phase": "Running",
+        "fsFreezeStatus": "frozen",
+        "conditions": [
+            {"type": kind, "status": "True"} for kind in ("Paused", "AgentConnected", "Ready")
+        ],
+    }
+    assert decide(known, Seen(), NOW) == Written()
+    (*kept, told) = decide(known, Seen(trouble="not found"), NOW).changes["conditions"]
+    assert kept == known["conditions"]
+    assert told["type"] == "Synchronized"
 
 
+anything_told = st.builds(
+    AgentReport,
+    connected=st.booleans(),
+    unsupported=st.sampled_from(["", "Too old"]),
+    os=st.sampled_from([None, GuestOSInfo(id="debian"), GuestOSInfo(name="Arch")]),
+    interfaces=st.sampled_from(
+        [None, (), (AgentInterface(name="enp1s0", mac=GUEST.mac, addresses=("10.0.2.2",)),)]
+    ),
+    freeze_status=st.sampled_from(["", "frozen", "thawed"]),
+    credentials=st.none()
+    | st.builds(CredentialsSync, synchronized=st.booleans(), message=st.sampled_from(["", "x"])),
+)
 anything_seen = st.builds(
     Seen,
     report=st.none()
@@ -157,10 +229,13 @@ anything_seen = st.builds(
         report,
         st.sampled_from(["Waiting", "Starting", "Running", "Paused", "Stopping", "Failed"]),
         interfaces=st.sampled_from([(), (GUEST,)]),
+        agent=st.none() | anything_told,
     ),
-    addresses=st.sampled_from([(), ("10.0.0.1",)]),
-    primary=st.sampled_from(["", "default"]),
-    agent=st.booleans(),
+    pod=st.builds(
+        Pod,
+        addresses=st.sampled_from([(), ("10.0.0.1",)]),
+        primary=st.sampled_from(["", "default"]),
+    ),
     run_state=st.sampled_from(["", "paused", "io-error"]),
     trouble=st.sampled_from(["", "x"]),
 )
@@ -195,7 +270,7 @@ def test_only_the_handlers_fields_and_conditions_change(there: dict[str, Any], w
     others = [c for c in there.get("conditions", []) if c["type"] == "Ready"]
     if "conditions" in changes:
         assert [c for c in changes["conditions"] if c["type"] == "Ready"] == others
-        new = {c["type"] for c in changes["conditions"]} - {"Ready"}
+        new = {c["type"] for c in changes["conditions"]} - {"Ready", "Synchronized"}
         assert all(CONDITION_WRITERS[kind] == "virt-handler" for kind in new)
 
 
