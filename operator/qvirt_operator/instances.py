@@ -19,13 +19,18 @@ from qvirt_crds.validate import validate_vmi
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_kube.client import Kube, Object
 from qvirt_kube.errors import KubeError, NotFound, Refused
-from qvirt_operator import paths
-from qvirt_operator.decide_vmi import Seen, VmiDecision, decide_vmi
+from qvirt_operator import migratability, paths, resources
+from qvirt_operator.decide_vmi import VmiDecision, decide_vmi
 from qvirt_operator.decisions import Event, Failure, Target
 from qvirt_operator.events import Recorder
 from qvirt_operator.installation import Installation
+from qvirt_operator.nodes import responsive
 from qvirt_operator.pods import launcher_pod
+from qvirt_operator.settings import Settings
 from qvirt_operator.views import Pod, Vmi, convert
+from qvirt_operator.vmi_phase import handed_over
+from qvirt_operator.vmi_seen import Seen
+from qvirt_operator.volume_status import volume_status
 from qvirt_operator.work import Key
 
 _log = logging.getLogger(__name__)
@@ -55,25 +60,19 @@ class Instances:
             return None
         vmi = Vmi(data)
         pods = await self._pods(vmi)
-        failure, pod = None, None
-        missing: tuple[str, ...] = ()
-        facts: Object = {}
-        if not pods and not vmi.final and not vmi.metadata.deleting:
-            try:
-                wanted = wanted_instance(data, await self._installation.configuration())
-                facts = spec_facts(wanted)
-                block, missing = await self._claims(wanted)
-                settings = await self._installation.settings()
-                pod = launcher_pod(wanted, settings, block=block)
-            except SpecError as error:
-                failure = Failure(reason=error.reason, message=str(error))
-        seen = Seen(
-            vmi, self._now(), pods=pods, missing_claims=missing, facts=facts, failure=failure
-        )
+        seen = Seen(vmi, self._now(), pods=pods, lost_node=await self._lost_node(vmi, pods))
+        pod: Object | None = None
+        try:
+            if not pods and not vmi.final and not vmi.metadata.deleting:
+                pod = await self._plan(seen)
+            elif vmi.phase == "Scheduling" and seen.pod is not None and handed_over(seen.pod):
+                await self._look_at_storage(seen)
+        except SpecError as error:
+            seen.failure = Failure(reason=error.reason, message=str(error))
         decision = decide_vmi(seen)
         trouble = await self._act(seen, decision, pod)
         if trouble is not None:
-            seen = Seen(vmi, self._now(), pods=pods, facts=facts, failure=trouble)
+            seen.missing_claims, seen.failure = (), trouble
             fresh = await self._kube.get(paths.instances(key.namespace, key.name))
             seen.vmi = Vmi(fresh)
             await self._write(seen.vmi, decide_vmi(seen).patch)
@@ -91,19 +90,48 @@ class Instances:
             if pod.metadata.controller is None or pod.metadata.controller.uid == vmi.metadata.uid
         )
 
-    async def _claims(self, vmi: VirtualMachineInstance) -> tuple[frozenset[str], tuple[str, ...]]:
-        """The claims of the volumes: which are block devices, and which are not there."""
-        block, missing = set(), []
+    async def _lost_node(self, vmi: Vmi, pods: tuple[Pod, ...]) -> str:
+        """Of an instance that is to end because its pod has vanished: its node, if that is why."""
+        name = vmi.status.node_name
+        if pods or vmi.final or not name or await responsive(self._kube, name, self._now()):
+            return ""
+        return name
+
+    async def _plan(self, seen: Seen) -> Object:
+        """The launcher pod that is to be made, and what else follows from the spec.
+
+        :raise SpecError: the spec makes none.
+        """
+        wanted = wanted_instance(seen.vmi.data, await self._installation.configuration())
+        settings = await self._installation.settings()
+        seen.facts = spec_facts(wanted, settings)
+        claims, seen.missing_claims = await self._claims(wanted)
+        block = [name for name, it in claims.items() if it["spec"].get("volumeMode") == "Block"]
+        return launcher_pod(wanted, settings, block=block)
+
+    async def _look_at_storage(self, seen: Seen) -> None:
+        """When the pod runs its claims are bound: only now their sizes are known."""
+        wanted = wanted_instance(seen.vmi.data, await self._installation.configuration())
+        claims, _ = await self._claims(wanted)
+        seen.hand_over = {
+            "volumeStatus": volume_status(wanted, claims),
+            "migrationMethod": migratability.method(wanted, claims),
+        }
+        seen.migratable = migratability.conditions(wanted, claims)
+
+    async def _claims(
+        self, vmi: VirtualMachineInstance
+    ) -> tuple[dict[str, Object], tuple[str, ...]]:
+        """The claims of the volumes by name, and the names of those that are not there."""
+        found: dict[str, Object] = {}
+        missing = []
         claims = (pod_layout.claim_of(volume) for volume in vmi.spec.volumes)
         for name in dict.fromkeys(claim.claim_name for claim in claims if claim is not None):
             try:
-                claim = await self._kube.get(paths.claims(vmi.metadata.namespace, name))
+                found[name] = await self._kube.get(paths.claims(vmi.metadata.namespace, name))
             except NotFound:
                 missing.append(name)
-                continue
-            if claim["spec"].get("volumeMode") == "Block":
-                block.add(name)
-        return frozenset(block), tuple(missing)
+        return found, tuple(missing)
 
     async def _act(self, seen: Seen, decision: VmiDecision, pod: Object | None) -> Failure | None:
         """Do what was decided; what a user can mend comes back as a failure."""
@@ -189,7 +217,7 @@ def wanted_instance(data: Object, configuration: Configuration) -> VirtualMachin
     return replace(defaulted, metadata=vmi.metadata)
 
 
-def spec_facts(vmi: VirtualMachineInstance) -> Object:
+def spec_facts(vmi: VirtualMachineInstance, settings: Settings) -> Object:
     """Status fields that say what the guest was given at its start."""
     cpu, memory = vmi.spec.domain.cpu, vmi.spec.domain.memory
     facts: Object = {}
@@ -201,7 +229,12 @@ def spec_facts(vmi: VirtualMachineInstance) -> Object:
         }
     if memory is not None and memory.guest is not None:
         guest = str(memory.guest)
-        facts["memory"] = {"guestAtBoot": guest, "guestCurrent": guest, "guestRequested": guest}
+        facts["memory"] = {
+            "guestAtBoot": guest,
+            "guestCurrent": guest,
+            "guestRequested": guest,
+            "memoryOverhead": str(resources.overhead(vmi.spec, settings)),
+        }
     return facts
 
 

@@ -106,9 +106,9 @@ class Node:
         body = {"metadata": {"name": pod["metadata"]["name"]}, "target": target}
         await self._kube.create(f"{self.pods_path}/{pod['metadata']['name']}/binding", body)
 
-    async def run(self, pod: Object) -> None:
+    async def run(self, pod: Object, on: str = "node-1") -> None:
         """Scheduled, all containers running."""
-        await self.bind(pod)
+        await self.bind(pod, on)
         names = [container["name"] for container in pod["spec"]["containers"]]
         running = [container_status(name, {"running": {}}) for name in names]
         ready = {"type": "Ready", "status": "True"}

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qvirt_crds.status import CONDITION_WRITERS, PHASE_WRITERS, WRITERS
-from qvirt_operator.decide_vmi import FINALIZER, NODE_LABEL, Seen, VmiDecision, decide_vmi
+from qvirt_crds.status import CONDITION_WRITERS, PHASE_WRITERS, WRITERS, synchronized_writer
+from qvirt_operator.decide_vmi import FINALIZER, NODE_LABEL, VmiDecision, decide_vmi
 from qvirt_operator.decisions import Failure
 from qvirt_operator.views import Pod, Vmi, convert
+from qvirt_operator.vmi_seen import Seen
 
 Object = dict[str, Any]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -281,11 +282,10 @@ def test_only_our_own_fields_are_written(seen: Seen) -> None:
         assert PHASE_WRITERS[patch["phase"]] == "virt-controller"
     before = seen.vmi.raw.get("conditions")
     if "conditions" in patch and isinstance(before, list):
-        theirs = [
-            c
-            for c in before
-            if isinstance(c, dict) and CONDITION_WRITERS.get(c.get("type", "")) != "virt-controller"
-        ]
+        ours = {kind for kind, by in CONDITION_WRITERS.items() if by == "virt-controller"}
+        if "phase" in patch or synchronized_writer(seen.vmi.phase) == "virt-controller":
+            ours.add("Synchronized")
+        theirs = [c for c in before if isinstance(c, dict) and c.get("type") not in ours]
         assert [c for c in patch["conditions"] if c in theirs] == theirs
 
 

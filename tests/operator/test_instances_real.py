@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from tests.operator.conftest import Node, eventually, gone
 
 from qvirt_kube.client import Kube
+from qvirt_kube.errors import Conflict
 
 Object = dict[str, Any]
 
@@ -85,9 +87,11 @@ async def test_a_failed_launcher_fails_the_instance_and_says_why(kube: Kube, nod
 
 @pytest.mark.usefixtures("controller")
 async def test_a_pod_removed_by_force_fails_the_instance(kube: Kube, node: Node) -> None:
+    with suppress(Conflict):
+        await kube.create("/api/v1/nodes", {"metadata": {"name": "node-of-force"}})
     await kube.create(node.vmis_path, manifest())
     pod = await node.pod("x")
-    await node.run(pod)
+    await node.run(pod, "node-of-force")
     await node.vmi("x", "Scheduled")
     await node.remove(pod)
     vmi = await node.vmi("x", "Failed")
