@@ -17,10 +17,11 @@ import msgspec
 import pytest
 from tests.launcher.conftest import USER, firmware_only
 
-from qvirt_crds.report import Attachment, LocalVolume, SyncArguments, VmReport
+from qvirt_crds.report import Attachment, LocalVolume, VmReport
+from qvirt_crds.sync import SyncArguments
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_qmp.client import Monitor, connect_unix
-from qvirt_qmp.errors import ConnectFailed
+from qvirt_qmp.errors import CommandFailed, ConnectFailed
 
 pytestmark = [
     pytest.mark.qemu,
@@ -99,9 +100,9 @@ class Place:
         finally:
             await monitor.aclose()
 
-    async def ask(self, command: str, **arguments: object) -> Any:
+    async def ask(self, what: str, /, **arguments: object) -> Any:
         async with self.connected() as monitor:
-            return await monitor.execute(command, arguments, deadline=PATIENCE)
+            return await monitor.execute(what, arguments, deadline=PATIENCE)
 
     async def report(self) -> VmReport:
         return msgspec.convert(await self.ask("vm-query"), VmReport)
@@ -166,10 +167,10 @@ def guest() -> Iterator[Place]:
             )
         try:
             asyncio.run(_hand_over(place))
-            asyncio.run(place.until(lambda report: _introduced(report), BOOT))
+            asyncio.run(place.until(_introduced, BOOT))
             yield place
         except BaseException:
-            print(log.read_text(errors="replace"))
+            sys.stderr.write(log.read_text(errors="replace"))
             raise
         finally:
             process.kill()
@@ -180,9 +181,9 @@ def _introduced(report: VmReport) -> bool:
     return report.agent is not None and report.agent.os is not None
 
 
-async def refused(place: Place, command: str, **arguments: object) -> tuple[str, str]:
+async def refused(place: Place, what: str, /, **arguments: object) -> tuple[str, str]:
     with pytest.raises(CommandFailed) as caught:
-        await place.ask(command, **arguments)
+        await place.ask(what, **arguments)
     return caught.value.error_class, caught.value.description
 
 
