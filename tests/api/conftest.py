@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -62,7 +63,12 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         kinds = [f"crd/{definition['metadata']['name']}" for definition in definitions]
         server.kubectl("wait", "--for=condition=Established", "--timeout=30s", *kinds)
         server.kubectl("apply", "-f", str(MANIFESTS / "00-namespace.yaml"))
-        for name in ("virt-api.yaml", "virt-controller.yaml", "virt-handler.yaml"):
+        for name in (
+            "virt-api.yaml",
+            "subresources.yaml",
+            "virt-controller.yaml",
+            "virt-handler.yaml",
+        ):
             for document in documents(name):
                 if "Role" in document["kind"] or document["kind"] == "ServiceAccount":
                     server.kubectl("apply", "-f", "-", stdin=msgspec.json.encode(document).decode())
@@ -116,11 +122,15 @@ async def namespace(kube: Kube) -> str:
 class VirtApi:
     """A running virt-api."""
 
-    def __init__(self, keeper: Keeper, state: State, tls: ServerTls, port: int) -> None:
+    def __init__(self, stack: AsyncExitStack, keeper: Keeper, state: State, tls: ServerTls) -> None:
+        self._stack = stack
         self.keeper = keeper
         self.state = state
         self.tls = tls
-        self.port = port
+
+    async def stop(self) -> None:
+        """Gone, and its port closed."""
+        await self._stack.aclose()
 
 
 @pytest.fixture
@@ -134,23 +144,32 @@ async def virt_api(api_server: ApiServer, kube: Kube) -> AsyncIterator[VirtApi]:
         state.bundle = report.bundle
         state.ready = state.ready or report.settled
 
-    async with Kube(api_server.kubeconfig(API)) as own:
+    async def is_ready() -> bool | None:
+        return state.ready or None
+
+    async with AsyncExitStack() as stack:
+        own = await stack.enter_async_context(Kube(api_server.kubeconfig(API)))
         keeper = Keeper(own, "kubevirt", tell)
-        async with serving(application(own, state), tls, "127.0.0.1", 0) as port:
+        app = application(own, state)
+        port = await stack.enter_async_context(serving(app, tls, "127.0.0.1", 0))
+        try:
             _register(api_server, port)
-            keeping = asyncio.create_task(keeper.run())
+            await stack.enter_async_context(_running(keeper))
+            await eventually(is_ready)
+            await _await_conversion(kube)
+            yield VirtApi(stack, keeper, state, tls)
+        finally:
+            api_server.kubectl("delete", "-f", str(MANIFESTS / "webhooks.yaml"))
 
-            async def is_ready() -> bool | None:
-                return state.ready or None
 
-            try:
-                await eventually(is_ready)
-                await _await_conversion(kube)
-                yield VirtApi(keeper, state, tls, port)
-            finally:
-                keeping.cancel()
-                await asyncio.gather(keeping, return_exceptions=True)
-                api_server.kubectl("delete", "-f", str(MANIFESTS / "webhooks.yaml"))
+@asynccontextmanager
+async def _running(keeper: Keeper) -> AsyncIterator[None]:
+    task = asyncio.create_task(keeper.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _register(server: ApiServer, port: int) -> None:
@@ -166,6 +185,10 @@ def _register(server: ApiServer, port: int) -> None:
             config = webhook["clientConfig"]
             webhook["clientConfig"] = {"service": {**config["service"], "port": port}}
         items.append(configuration)
+    for document in documents("subresources.yaml"):
+        if document["kind"] == "APIService":
+            document["spec"]["service"]["port"] = port
+            items.append(document)
     crd = next(d for d in schema.definitions() if "conversion" in d["spec"])
     crd["spec"]["conversion"]["webhook"]["clientConfig"]["service"]["port"] = port
     body = {"apiVersion": "v1", "kind": "List", "items": [*items, crd]}
