@@ -19,6 +19,8 @@ HOLDER_DIR: Final = "/qvirt-holder"
 HOLDER_PROGRAM: Final = f"{HOLDER_DIR}/busybox"
 #: A static busybox in the launcher's image; ``busybox cp`` puts it into the pod's volume.
 HOLDER_SOURCE: Final = "/usr/lib/qvirt/busybox"
+#: A FIFO that the launcher holds open.
+HOLDER_PIPE: Final = f"{HOLDER_DIR}/launcher"
 _HOLDER_MARK: Final = "QVIRT_VOLUME="
 #: Stands in a holder's mark for the image of ``firmware.kernelBoot``; no volume can have a name with a blank.
 KERNEL_BOOT: Final = "kernel boot"
@@ -46,16 +48,30 @@ def label(text: str) -> str:
     return f"{text[:54]}-{hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:8]}"
 
 
+def injector_command() -> list[str]:
+    """What puts the holders' program into the pod's volume, and beside it the pipe by which they see the launcher's end."""
+    copy = f"{HOLDER_SOURCE} cp {HOLDER_SOURCE} {HOLDER_PROGRAM}"
+    # A pod's init containers may run again.
+    pipe = f"[ -p {HOLDER_PIPE} ] || {HOLDER_SOURCE} mkfifo -m 600 {HOLDER_PIPE}"
+    return [HOLDER_SOURCE, "sh", "-c", f"{copy} && {{ {pipe}; }}"]
+
+
 def holder_command(volume: str) -> list[str]:
     """What runs in the sidecar of a containerDisk; names the volume, so that the launcher finds its process.
 
     The disk's image has no program of its own to rely on. On SIGTERM the holder ends with status 0, so that a pod
-    whose guest has ended well is Succeeded.
+    whose guest has ended well is Succeeded. It ends by itself when the launcher is no more, even if that was killed: the
+    launcher has the pipe open for writing all its life.
     """
-    sleep = f"{HOLDER_PROGRAM} sleep 3600 & wait $!"
-    # Should `sleep` not start, the loop ends instead of spinning.
-    script = f"trap 'kill $!; exit 0' TERM; while {sleep}; do :; done; exit 1"
-    return [HOLDER_PROGRAM, "sh", "-c", script, _HOLDER_MARK + volume]
+    # Opening waits for the launcher's start, reading for its end; either may be interrupted by the signal.
+    wait = f"{HOLDER_PROGRAM} cat {HOLDER_PIPE} & wait $!"
+    return [
+        HOLDER_PROGRAM,
+        "sh",
+        "-c",
+        f"trap 'kill $!; exit 0' TERM; {wait}",
+        _HOLDER_MARK + volume,
+    ]
 
 
 def held_volume(cmdline: tuple[str, ...]) -> str | None:

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from qvirt_crds.pod_layout import held_volume
+from qvirt_crds.pod_layout import HOLDER_PIPE, held_volume
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +38,13 @@ def find_holders(proc: str | os.PathLike[str] = PROC) -> tuple[Holder, ...]:
         if volume is not None:
             found.append(Holder(pid=int(name), volume=volume, root=os.path.join(entry, "root")))
     return tuple(sorted(found, key=lambda holder: holder.pid))
+
+
+def show_life(pipe: str = HOLDER_PIPE) -> None:
+    """From now on holders end with this process, however it ends: the kernel closes their pipe then."""
+    # For reading, too: else this would wait for the first holder. A pod without holders has no pipe.
+    with contextlib.suppress(FileNotFoundError):
+        os.open(pipe, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
 def end_holders() -> None:

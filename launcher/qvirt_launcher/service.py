@@ -15,7 +15,7 @@ from qvirt_launcher import privileges, process
 from qvirt_launcher.console import Console
 from qvirt_launcher.control import Control
 from qvirt_launcher.errors import HostError
-from qvirt_launcher.holders import end_holders
+from qvirt_launcher.holders import end_holders, show_life
 from qvirt_launcher.inputs import Signalled
 from qvirt_launcher.launcher import Launcher, Place
 from qvirt_launcher.options import Options, Usage, parse
@@ -53,6 +53,8 @@ def run(arguments: Sequence[str], signals: Sequence[int], early: Sequence[int]) 
         level=logging.DEBUG if options.verbose else logging.INFO,
         stream=sys.stderr,
     )
+    if options.pod:
+        show_life()
     try:
         return asyncio.run(_serve(options, signals, early))
     except (QvirtError, ListenFailed) as error:

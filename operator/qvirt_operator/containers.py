@@ -114,10 +114,7 @@ def injector(settings: Settings, mount: Object, wanted: resources.Requirements) 
         "name": "container-disk-holder",
         "image": settings.launcher_image,
         "imagePullPolicy": settings.image_pull_policy,
-        "command": [
-            pod_layout.HOLDER_SOURCE,
-            *("cp", pod_layout.HOLDER_SOURCE, pod_layout.HOLDER_PROGRAM),
-        ],
+        "command": pod_layout.injector_command(),
         "securityContext": RESTRICTED,
         "resources": wanted,
         "volumeMounts": [mount],

@@ -154,6 +154,8 @@ def _add_holders(pod: Object, images: tuple[containers.Image, ...], settings: Se
     mount = {"name": name, "mountPath": pod_layout.HOLDER_DIR}
     wanted = resources.holder_requirements(pod["containers"][0]["resources"])
     pod["shareProcessNamespace"] = True
+    # The launcher's end of the holders' pipe is there.
+    pod["containers"][0]["volumeMounts"].append(mount | {"readOnly": True})
     pod["initContainers"] = [containers.injector(settings, mount, wanted)]
     pod["containers"] += [containers.holder(image, mount, wanted) for image in images]
     pod["volumes"].append({"name": name, "emptyDir": {}})

@@ -78,6 +78,9 @@ def image(folder: Path, *disks: Path) -> Path:
     holder = root / pod_layout.HOLDER_PROGRAM.removeprefix("/")
     holder.parent.mkdir()
     shutil.copy(str(shutil.which("busybox")), holder)
+    pipe = root / pod_layout.HOLDER_PIPE.removeprefix("/")
+    os.mkfifo(pipe, 0o600)
+    os.chown(pipe, RUNTIME_UID, RUNTIME_UID)
     for disk in disks:
         shutil.copy(disk, root / "disk")
     (root / "dev").mkdir()
