@@ -14,7 +14,13 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parent.parent
 #: virt-api before what needs it: it makes its certificates while the rest is applied.
 _BEFORE_CRDS = ("00-namespace.yaml", "virt-api.yaml")
-_AFTER_CRDS = ("webhooks.yaml", "kubevirt.yaml", "virt-controller.yaml", "virt-handler.yaml")
+_AFTER_CRDS = (
+    "subresources.yaml",
+    "webhooks.yaml",
+    "kubevirt.yaml",
+    "virt-controller.yaml",
+    "virt-handler.yaml",
+)
 _WORKLOADS = (
     "virtualmachines",
     "virtualmachinereplicasets",

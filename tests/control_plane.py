@@ -92,6 +92,7 @@ def control_plane(state: Path, service_accounts: Sequence[str] = ()) -> Iterator
         lines.append(f"{tokens[user]},{user},{number},{groups}")
     (state / "tokens.csv").write_text("\n".join(lines) + "\n")
     _service_account_key(state)
+    _front_proxy(state)
     etcd_port, peer_port, port = free_ports(3)
     processes: list[subprocess.Popen[bytes]] = []
     try:
@@ -111,6 +112,15 @@ def control_plane(state: Path, service_accounts: Sequence[str] = ()) -> Iterator
 def _service_account_key(state: Path) -> None:
     key = state / "service-account.key"
     command = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(key)]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+
+def _front_proxy(state: Path) -> None:
+    """What the API server shows to aggregated APIs: a certificate that only they have a use for, so it signs itself."""
+    subject = ("-subj", "/CN=front-proxy-client", "-days", "1", "-nodes")
+    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    key, certificate = str(state / "front-proxy.key"), str(state / "front-proxy.crt")
+    command = ["openssl", "req", "-x509", *new, *subject, "-keyout", key, "-out", certificate]
     subprocess.run(command, check=True, capture_output=True, timeout=30)
 
 
@@ -151,6 +161,13 @@ def _apiserver(program: Path, state: Path, etcd_port: int, port: int) -> list[st
         f"--cert-dir={state}/pki",
         f"--token-auth-file={state}/tokens.csv",
         "--authorization-mode=RBAC",
+        f"--requestheader-client-ca-file={state}/front-proxy.crt",
+        "--requestheader-allowed-names=front-proxy-client",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-username-headers=X-Remote-User",
+        f"--proxy-client-cert-file={state}/front-proxy.crt",
+        f"--proxy-client-key-file={state}/front-proxy.key",
         # No controller makes service accounts here.
         "--disable-admission-plugins=ServiceAccount",
         "--service-cluster-ip-range=10.99.0.0/24",

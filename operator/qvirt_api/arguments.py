@@ -21,6 +21,7 @@ class Arguments(Model, frozen=True, kw_only=True):
     host: str | None
     port: int
     lives: Lives
+    guestfs_image: str
     verbose: bool
 
 
@@ -54,6 +55,12 @@ def parse(argv: Sequence[str]) -> Arguments:
         metavar="N",
         help="life of a certificate (default: %(default)g)",
     )
+    add(
+        "--guestfs-image",
+        default="",
+        metavar="IMAGE",
+        help="what `virtctl guestfs` runs (default: none, and it is told so)",
+    )
     add("--verbose", action="store_true", help="log every step")
     found = parser.parse_args(argv)
     if not 0 < found.certificate_hours * 5 <= found.authority_hours:
@@ -67,5 +74,6 @@ def parse(argv: Sequence[str]) -> Arguments:
             authority=timedelta(hours=found.authority_hours),
             certificate=timedelta(hours=found.certificate_hours),
         ),
+        guestfs_image=found.guestfs_image,
         verbose=found.verbose,
     )

@@ -2,6 +2,7 @@
 
 ApiError
 ├── BadCertificate   a certificate or key that can't be read
+├── NoCertificate    the certificates are not made yet
 └── BadReview        a request of the API server that is not a review of the expected version
 """
 
@@ -18,6 +19,12 @@ class BadCertificate(ApiError):
     """Not a PEM certificate with its key; made anew."""
 
     reason = "BadCertificate"
+
+
+class NoCertificate(ApiError):
+    """At the very start."""
+
+    reason = "NoCertificate"
 
 
 class BadReview(ApiError):

@@ -29,7 +29,14 @@ from qvirt_api.vault import (
 )
 from qvirt_crds.meta import JsonObject
 from qvirt_crds.model import Model
-from qvirt_crds.names import API_SECRET, CA_BUNDLE_KEY, CA_CONFIG_MAP, CA_SECRET, GROUP
+from qvirt_crds.names import (
+    API_SECRET,
+    CA_BUNDLE_KEY,
+    CA_CONFIG_MAP,
+    CA_SECRET,
+    GROUP,
+    HANDLER_CLIENT_SECRET,
+)
 from qvirt_kube.client import Kube, Object
 from qvirt_kube.errors import Conflict, KubeError, NotFound
 
@@ -45,6 +52,8 @@ class Report(Model, frozen=True, kw_only=True):
 
     #: Our own server's certificate; None: there is none yet.
     serving: Pair | None
+    #: What we show to virt-handler; None: there is none yet.
+    client: Pair | None
     #: For connections from virt-api to virt-handler, and whom to trust there (PEM).
     bundle: str
     #: Everybody who must trust us does, and nothing is left to do.
@@ -121,8 +130,9 @@ class Keeper:
         published = published or await self._publish(world, bundle)
         issued = await self._issue(world, vault, decision, now)
         serving = issued.get(API_SECRET, pairs[API_SECRET])
+        client = issued.get(HANDLER_CLIENT_SECRET, pairs[HANDLER_CLIENT_SECRET])
         settled = published and not issued
-        self._tell(Report(serving=serving, bundle=bundle, settled=settled))
+        self._tell(Report(serving=serving, client=client, bundle=bundle, settled=settled))
         return settled
 
     async def _observe(self) -> _World:

@@ -7,13 +7,15 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Final
 
 from qvirt_api.arguments import Arguments, parse
 from qvirt_api.keeper import Keeper, Report
 from qvirt_api.server import application, serving
 from qvirt_api.state import State
-from qvirt_api.tls import ServerTls
+from qvirt_api.subresources.joining import Subresources
+from qvirt_api.tls import ClientTls, ServerTls
 from qvirt_crds.configuration import settle
 from qvirt_crds.kubevirt import NAME
 from qvirt_kube.client import Kube
@@ -47,24 +49,29 @@ async def run(arguments: Arguments) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    state, tls = State(), ServerTls()
+    state, tls, node_tls = State(), ServerTls(), ClientTls()
 
     def tell(report: Report) -> None:
         if report.serving is not None and tls.serve(report.serving):
             _log.info("serving with a new certificate")
         state.bundle = report.bundle
+        node_tls.update(report.client, report.bundle)
         # Once in place they stay: a webhook configuration that somebody has just added must not take us away.
         state.ready = state.ready or (report.settled and report.serving is not None)
 
-    async with (
-        Kube(arguments.kubeconfig) as kube,
-        serving(application(kube, state), tls, arguments.host, arguments.port) as port,
-    ):
+    async with Kube(arguments.kubeconfig) as kube, AsyncExitStack() as stack:
+        app = application(kube, state)
+        subresources = Subresources(
+            kube, arguments.namespace, tls.trust_clients, node_tls.context, arguments.guestfs_image
+        )
+        subresources.join(app)
+        port = await stack.enter_async_context(serving(app, tls, arguments.host, arguments.port))
         _log.info("listening on port %d", port)
         keeper = Keeper(kube, arguments.namespace, tell, lives=arguments.lives)
         tasks: tuple[asyncio.Task[object], ...] = (
             asyncio.create_task(keeper.run(), name="certificates"),
             asyncio.create_task(_follow_settings(kube, arguments.namespace, state)),
+            asyncio.create_task(subresources.follow(), name="front proxy"),
             asyncio.create_task(stop.wait(), name="stop"),
         )
         try:

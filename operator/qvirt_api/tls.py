@@ -1,4 +1,4 @@
-"""The server's side of TLS: a certificate that changes under a running server, and client certificates when asked for.
+"""Both sides of TLS. The server's: a certificate that changes under a running server, and client certificates when asked for.
 
 The context that listens never changes; each handshake is moved to the newest one. Certificates and keys come as text
 and go through memory, as the file system is read-only: ``ssl`` takes files only.
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from qvirt_api.authority import Identity, Pair, issue, make_authority
+from qvirt_api.errors import NoCertificate
 
 
 class ServerTls:
@@ -57,6 +58,37 @@ class ServerTls:
         self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext
     ) -> None:
         connection.context = self._current
+
+
+class ClientTls:
+    """For connections to virt-handler: our certificate, and whom to trust; both change."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Pair | None, str] = (None, "")
+        self._context: ssl.SSLContext | None = None
+
+    def update(self, pair: Pair | None, authorities: str) -> None:
+        """Use these from the next connection on."""
+        if (pair, authorities) == self._known:
+            return
+        self._known = (pair, authorities)
+        self._context = None
+        if pair is None or not authorities:
+            return
+        context = ssl.create_default_context(cadata=authorities)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        with _file(pair.certificate + pair.key) as path:
+            context.load_cert_chain(path)
+        self._context = context
+
+    def context(self) -> ssl.SSLContext:
+        """The current one.
+
+        :raise NoCertificate: there is no certificate yet.
+        """
+        if self._context is None:
+            raise NoCertificate("virt-api has no certificate for virt-handler yet; try again")
+        return self._context
 
 
 @contextmanager

@@ -12,6 +12,7 @@ Kind = Literal["webhooks", "conversion", "apiservice"]
 
 _REGISTRATION: Final = "/apis/admissionregistration.k8s.io/v1"
 _EXTENSIONS: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+_AGGREGATION: Final = "/apis/apiregistration.k8s.io/v1/apiservices"
 
 
 class Target(Model, frozen=True, kw_only=True):
@@ -29,6 +30,8 @@ TARGETS: Final[tuple[Target, ...]] = (
     Target(path=f"{_EXTENSIONS}/virtualmachines.kubevirt.io", kind="conversion"),
     Target(path=f"{_REGISTRATION}/mutatingwebhookconfigurations/{MUTATOR}", kind="webhooks"),
     Target(path=f"{_REGISTRATION}/validatingwebhookconfigurations/{VALIDATOR}", kind="webhooks"),
+    Target(path=f"{_AGGREGATION}/v1.subresources.kubevirt.io", kind="apiservice"),
+    Target(path=f"{_AGGREGATION}/v1alpha3.subresources.kubevirt.io", kind="apiservice"),
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -21,7 +21,8 @@ from tests.control_plane import ApiServer, control_plane
 from qvirt_api.keeper import Keeper, Report
 from qvirt_api.server import application, serving
 from qvirt_api.state import State
-from qvirt_api.tls import ServerTls
+from qvirt_api.subresources.joining import Subresources
+from qvirt_api.tls import ClientTls, ServerTls
 from qvirt_crds import schema
 from qvirt_kube.client import Kube
 from qvirt_kube.errors import KubeError
@@ -34,6 +35,7 @@ CONTROLLER: Final = f"{_ACCOUNT}virt-controller"
 HANDLER: Final = f"{_ACCOUNT}virt-handler"
 #: Somebody who may do everything with virtual machines, and is none of ours.
 USER: Final = "system:serviceaccount:people:user"
+API_SERVICES: Final = ("v1.subresources.kubevirt.io", "v1alpha3.subresources.kubevirt.io")
 
 Object = dict[str, Any]
 _T = TypeVar("_T")
@@ -136,12 +138,13 @@ class VirtApi:
 @pytest.fixture
 async def virt_api(api_server: ApiServer, kube: Kube) -> AsyncIterator[VirtApi]:
     """Serving, trusted by the API server, and gone when the test ends, webhooks included."""
-    state, tls = State(), ServerTls()
+    state, tls, node_tls = State(), ServerTls(), ClientTls()
 
     def tell(report: Report) -> None:
         if report.serving is not None:
             tls.serve(report.serving)
         state.bundle = report.bundle
+        node_tls.update(report.client, report.bundle)
         state.ready = state.ready or report.settled
 
     async def is_ready() -> bool | None:
@@ -151,20 +154,26 @@ async def virt_api(api_server: ApiServer, kube: Kube) -> AsyncIterator[VirtApi]:
         own = await stack.enter_async_context(Kube(api_server.kubeconfig(API)))
         keeper = Keeper(own, "kubevirt", tell)
         app = application(own, state)
+        subresources = Subresources(own, "kubevirt", tls.trust_clients, node_tls.context)
+        subresources.join(app)
         port = await stack.enter_async_context(serving(app, tls, "127.0.0.1", 0))
         try:
             _register(api_server, port)
-            await stack.enter_async_context(_running(keeper))
+            await stack.enter_async_context(_running(keeper.run()))
+            await stack.enter_async_context(_running(subresources.follow()))
             await eventually(is_ready)
             await _await_conversion(kube)
             yield VirtApi(stack, keeper, state, tls)
         finally:
             api_server.kubectl("delete", "-f", str(MANIFESTS / "webhooks.yaml"))
+            api_server.kubectl("delete", "apiservice", *API_SERVICES)
+    # The API server keeps connections open; it takes a moment to close them as well.
+    await asyncio.sleep(0.5)
 
 
 @asynccontextmanager
-async def _running(keeper: Keeper) -> AsyncIterator[None]:
-    task = asyncio.create_task(keeper.run())
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
     try:
         yield
     finally:

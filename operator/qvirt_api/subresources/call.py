@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from aiohttp import web
 
 from qvirt_api.subresources.authentication import FrontProxySource, User
-from qvirt_api.subresources.errors import internal, not_found
+from qvirt_api.subresources.errors import StatusError, internal, not_found
 from qvirt_api.subresources.information import About
 from qvirt_api.subresources.node import NodeAgents
 from qvirt_api.subresources.options import Options, decode
@@ -19,6 +19,8 @@ from qvirt_kube.errors import KubeError, NotFound
 
 _O = TypeVar("_O", bound=Options)
 _API: Final = "/apis/kubevirt.io/v1/namespaces"
+#: Of a body: more than any VirtualMachine that can be stored.
+_LARGEST: Final = 3 * 2**20
 
 
 class Services:
@@ -48,7 +50,19 @@ class Call:
 
         :raise StatusError: 400.
         """
-        return decode(await self.request.read(), kind)
+        return decode(await self.body(), kind)
+
+    async def body(self) -> bytes:
+        """What the client sent.
+
+        :raise StatusError: 413, too much.
+        """
+        content = bytearray()
+        async for chunk in self.request.content.iter_any():
+            content += chunk
+            if len(content) > _LARGEST:
+                raise StatusError(413, "RequestEntityTooLarge", "the request's body is too large")
+        return bytes(content)
 
     async def machine(self) -> Machine:
         """The VirtualMachine of the path.

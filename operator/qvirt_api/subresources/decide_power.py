@@ -125,12 +125,14 @@ def _ask(vm: Machine, *requests: Object) -> Patch:
     if before and not (len(requests) == 1 and requests[0]["action"] == "Stop"):
         raise internal("unable to complete request: stop/start already underway")
     if not vm.status:
-        put: Object = {
-            "op": "add",
-            "path": "/status",
-            "value": {"stateChangeRequests": [*requests]},
+        seen: Object = {
+            "op": "test",
+            "path": "/metadata/resourceVersion",
+            "value": vm.resource_version,
         }
-        return Patch(target="status", operations=(put,))
+        status: Object = {"stateChangeRequests": [*requests]}
+        put: Object = {"op": "add", "path": "/status", "value": status}
+        return Patch(target="status", operations=(seen, put))
     test: Object = {"op": "test", "path": path, "value": vm.status.get("stateChangeRequests")}
     put = {"op": "add", "path": path, "value": [*requests]}
     return Patch(target="status", operations=(test, put, *_forget_failures(vm)))

@@ -79,7 +79,7 @@ async def expand_machine(call: Call) -> web.Response:
 
 async def expand_given(call: Call) -> web.Response:
     """The same of a VirtualMachine in the body."""
-    given = load(await call.request.read())
+    given = load(await call.body())
     if not given:
         raise bad_request("Can not unmarshal Request body to struct, error: there is no body")
     expanded = _expanded(given)

@@ -17,6 +17,7 @@ class Machine:
         self.data = data
         self.name = str(data["metadata"]["name"])
         self.namespace = str(data["metadata"]["namespace"])
+        self.resource_version = str(data["metadata"].get("resourceVersion", ""))
         self.spec = _mapping(data.get("spec"))
         self.status = _mapping(data.get("status"))
 

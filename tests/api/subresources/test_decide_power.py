@@ -162,11 +162,11 @@ def test_a_request_ends_the_back_off() -> None:
 
 
 def test_a_machine_without_status_gets_one() -> None:
-    bare = Machine(
-        {"metadata": {"name": "vm", "namespace": "ns"}, "spec": {"runStrategy": "Manual"}}
-    )
+    metadata = {"name": "vm", "namespace": "ns", "resourceVersion": "7"}
+    bare = Machine({"metadata": metadata, "spec": {"runStrategy": "Manual"}})
     (patch,) = decide_power.start(bare, None, StartOptions())
     assert patch.operations == (
+        {"op": "test", "path": "/metadata/resourceVersion", "value": "7"},
         {"op": "add", "path": "/status", "value": {"stateChangeRequests": [START]}},
     )
 

@@ -1,0 +1,48 @@
+"""The subresource API as a part of virt-api's server."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+
+from aiohttp import web
+
+from qvirt_api.subresources import information
+from qvirt_api.subresources.authentication import FrontProxySource
+from qvirt_api.subresources.call import Services
+from qvirt_api.subresources.node import NodeAgents
+from qvirt_api.subresources.routes import routes
+from qvirt_kube.client import Kube
+
+
+class Subresources:
+    """:param namespace: of virt-handler's pods.
+
+    :param trust: makes the server ask clients for a certificate of this authority (PEM).
+    :param node_tls: the context for connections to virt-handler; may raise a QvirtError while there is none.
+    :param guestfs_image: see `information.About`.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        namespace: str,
+        trust: Callable[[str], None],
+        node_tls: Callable[[], ssl.SSLContext],
+        guestfs_image: str = "",
+    ) -> None:
+        self._front = FrontProxySource(kube, trust)
+        agents = NodeAgents(kube, node_tls, namespace)
+        self.services = Services(kube, self._front, agents, information.about(guestfs_image))
+
+    def join(self, app: web.Application) -> None:
+        """Add the routes, after all others of the server; sessions end with it."""
+        app.add_routes(routes(self.services))
+        app.on_shutdown.append(self._close)
+
+    async def follow(self) -> None:
+        """Keep up with the front proxy until cancelled; before its first look nobody is believed."""
+        await self._front.follow()
+
+    async def _close(self, _app: web.Application) -> None:
+        await self.services.sessions.close()
