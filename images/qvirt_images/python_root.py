@@ -14,6 +14,7 @@ from qvirt_images.tree import Tree
 PACKAGES = ("python3.11", "libpython3.11-stdlib", "tzdata", "busybox-static", "media-types")
 #: Where Debian's Python looks for what is not its own.
 SITE = "usr/lib/python3/dist-packages"
+_COMPILER = Path(__file__).with_name("compile_modules.py")
 _KERNELS_LOADER = "usr/lib64/ld-linux-x86-64.so.2"
 _STDLIB = "usr/lib/python3.11"
 _UNUSED = (
@@ -34,11 +35,12 @@ _UNUSED = (
     ),
     *(f"lib-dynload/{name}" for name in ("nis.", "ossaudiodev", "readline", "xx")),
 )
-#: What the operator's packages import and the launcher's don't. (OpenSSL must stay in the launcher too: qemu.qmp imports
-#: ssl, for a name in an annotation.)
+#: What the operator's packages import and the launcher's don't. OpenSSL's modules are what its library comes with: without
+#: them asyncio, hashlib and `qvirt_qmp.library` do without (docs/adr/0006).
 LAUNCHER_UNUSED = (
     *("curses", "dbm", "sqlite3", "lib-dynload/_sqlite3", "unittest", "wsgiref", "xmlrpc"),
     *("cgi", "doctest.py", "pdb.py", "pydoc.py"),
+    *("ssl.py", "lib-dynload/_ssl", "lib-dynload/_hashlib"),
 )
 
 
@@ -66,20 +68,23 @@ def add_own(tree: Tree, sources: Iterable[Path], skipped: Iterable[str] = ()) ->
             tree.file(f"{SITE}/{name}", file.read_bytes())
 
 
-def compile_all(whole: Tree, scratch: Path, parts: Iterable[Tree]) -> None:
+def compile_all(
+    whole: Tree, scratch: Path, parts: Iterable[Tree], *, docstrings: bool = True
+) -> None:
     """Add the byte code of every module of the `parts`, made by the Python of the `whole` tree.
 
     Its validity is not checked at run time: the file system is read-only.
+    Without `docstrings` a process takes less memory; assertions stay, unlike with Python's own -OO.
     """
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         root = Path(name)
         _write(whole, root)
         library = root / "usr/lib/x86_64-linux-gnu"
         program = ("--library-path", library, root / "usr/bin/python3.11")
-        options = ("--invalidation-mode", "unchecked-hash", "-q", "-s", root, "-p", "/")
         run(
             *("env", f"PYTHONHOME={root / 'usr'}", "PYTHONHASHSEED=0", root / LOADER, *program),
-            *("-B", "-S", "-m", "compileall", *options, root / _STDLIB, root / SITE),
+            *("-B", "-S", _COMPILER, root, "keep" if docstrings else "drop"),
+            *(root / _STDLIB, root / SITE),
         )
         for part in parts:
             for path in [path for path in part.nodes if path.endswith(".py")]:

@@ -18,6 +18,7 @@ _IMAGES = Path(__file__).resolve().parent.parent
 _ROOT = _IMAGES.parent
 _CODE = (
     "apt",
+    "compile_modules",
     "debian_root",
     "elf",
     "layers",
@@ -59,6 +60,8 @@ class Recipe:
     skipped: tuple[str, ...]
     commands: Mapping[str, str]
     program: Program
+    #: Whether modules know their own documentation.
+    docstrings: bool = True
 
 
 LAUNCHER = Recipe(
@@ -69,8 +72,9 @@ LAUNCHER = Recipe(
     without=python_root.LAUNCHER_UNUSED,
     own=("crds/qvirt_crds", "qmp/qvirt_qmp", "netsetup/qvirt_netsetup", "launcher/qvirt_launcher"),
     skipped=("qvirt_launcher/cli/",),
-    commands={"virt-launcher": "qvirt_launcher.main"},
+    commands={"virt-launcher": "qvirt_launcher.main", "virt-probe": "qvirt_launcher.probe"},
     program=Program(("virt-launcher",), "107:107", _ENVIRONMENT),
+    docstrings=False,
 )
 OPERATOR = Recipe(
     name="operator",
@@ -135,7 +139,9 @@ def build(
         own.file(f"usr/bin/{command}", _script(module), 0o755)
     layers += [Layer("Python packages", libraries), Layer("qvirt", own)]
     say("compiling")
-    python_root.compile_all(_union(layers), output, [python, libraries, own])
+    python_root.compile_all(
+        _union(layers), output, [python, libraries, own], docstrings=recipe.docstrings
+    )
     say("packing")
     sizes = pack(
         layers,
@@ -162,9 +168,15 @@ def _qemu(available: Packages, files: Iterable[str], below: Tree) -> Tree:
 
 
 def _script(module: str) -> bytes:
-    return (
-        f"#!/usr/bin/python3 -P\nimport sys\nfrom {module} import main\nsys.exit(main())\n".encode()
+    """Isolated and without `site`, which has nothing to find in an image and would stay in memory."""
+    lines = (
+        "#!/usr/bin/python3 -BIS",
+        "import sys",
+        f"sys.path.append('/{SITE}')",
+        f"from {module} import main",
+        "sys.exit(main())",
     )
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _union(layers: Iterable[Layer]) -> Tree:

@@ -21,7 +21,6 @@ import msgspec
 from qvirt_crds import names
 from qvirt_crds.errors import QvirtError
 from qvirt_crds.report import VmReport
-from qvirt_launcher import settle
 from qvirt_launcher.agent import Agent
 from qvirt_launcher.agent_credentials import Credentials
 from qvirt_launcher.agent_exec import Programs
@@ -130,7 +129,6 @@ class Launcher:
         self.state, effects = step(old, given)
         if self.state.phase == "Running" and self._running_since is None:
             self._running_since = time.time()
-            asyncio.get_running_loop().call_later(settle.DELAY, settle.settle)
         if self.state.phase != old.phase:
             self._log_phase()
         if _visible(old) != _visible(self.state):

@@ -1,4 +1,4 @@
-"""System calls that Python has no name for: prctl(2) and capset(2), through libc.
+"""System calls that Python has no name for: prctl(2), capset(2) and madvise(2), through libc.
 
 Resolved when this module is imported, so that they can be called between fork and exec and after privileges are gone.
 """
@@ -17,6 +17,9 @@ _prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 _prctl.restype = ctypes.c_int
 _capset = _LIBC.capset
 _capset.restype = ctypes.c_int
+_madvise = _LIBC.madvise
+_madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_madvise.restype = ctypes.c_int
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_GET_PDEATHSIG: Final = 2
@@ -27,6 +30,7 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITY_VERSION_3: Final = 0x20080522
+_MADV_DONTNEED: Final = 4
 
 _present_death_signal = ctypes.c_int()
 
@@ -88,6 +92,14 @@ def clear_capabilities() -> None:
     header = _CapHeader(version=_CAPABILITY_VERSION_3, pid=0)
     nothing = (ctypes.c_uint32 * 6)()
     _check(_capset(ctypes.byref(header), ctypes.byref(nothing)), "capset")
+
+
+def give_back(start: int, length: int) -> None:
+    """Let go of the pages of a mapping *that are as their file has them*; they are read again when they are needed.
+
+    Anything written to a private mapping would be lost: only for mappings that have no page of their own (`settle`).
+    """
+    _check(_madvise(start, length, _MADV_DONTNEED), "MADV_DONTNEED")
 
 
 def _check(result: int, what: str) -> None:

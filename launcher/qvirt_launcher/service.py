@@ -11,7 +11,7 @@ from typing import Final
 
 from qvirt_crds import names
 from qvirt_crds.errors import QvirtError
-from qvirt_launcher import privileges, process
+from qvirt_launcher import privileges, process, settle
 from qvirt_launcher.console import Console
 from qvirt_launcher.control import Control
 from qvirt_launcher.errors import HostError
@@ -56,7 +56,8 @@ def run(arguments: Sequence[str], signals: Sequence[int], early: Sequence[int]) 
     if options.pod:
         show_life()
     try:
-        return asyncio.run(_serve(options, signals, early))
+        with asyncio.Runner(loop_factory=_loop) as runner:
+            return runner.run(_serve(options, signals, early))
     except (QvirtError, ListenFailed) as error:
         _log.error("%s", error)
         return _EXIT_HOST
@@ -66,6 +67,10 @@ def run(arguments: Sequence[str], signals: Sequence[int], early: Sequence[int]) 
     finally:
         if options.pod:
             end_holders()
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.SelectorEventLoop(settle.Selector())
 
 
 async def _serve(options: Options, signals: Sequence[int], early: Sequence[int]) -> int:
