@@ -7,8 +7,8 @@ import json
 import platform
 import shutil
 import subprocess
-from importlib import metadata
 
+from qvirt_crds.version import VERSION
 from qvirt_launcher.cli import exits
 
 _DEADLINE = 10
@@ -17,7 +17,7 @@ _DEADLINE = 10
 def run(arguments: argparse.Namespace) -> int:
     """Print what is installed; a missing part is said, not an error."""
     found = {
-        "qvirt": metadata.version("qvirt"),
+        "qvirt": VERSION,
         "python": platform.python_version(),
         "qemu": _first_line("qemu-system-x86_64", "--version"),
         "skopeo": _first_line("skopeo", "--version"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import platform
 import sys
-from importlib import metadata
 
 from qvirt_crds.model import Model
+from qvirt_crds.version import VERSION
 from qvirt_kube.client import Object
 
 
@@ -20,7 +20,7 @@ class About(Model, frozen=True, kw_only=True):
 
 def about(guestfs_image: str = "") -> About:
     """Of the installed qvirt."""
-    return About(version=metadata.version("qvirt"), guestfs_image=guestfs_image)
+    return About(version=VERSION, guestfs_image=guestfs_image)
 
 
 def version(facts: About) -> Object:
