@@ -81,7 +81,7 @@ def read(line: bytes) -> Reply:
     text = line.removeprefix(DELIMITER)
     try:
         message = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Rubbish()
     if not isinstance(message, dict):
         return Rubbish()
