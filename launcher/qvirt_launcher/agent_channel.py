@@ -28,7 +28,7 @@ _MOST_BYTES: Final = 4 * agent_lines.LONGEST
 #: How long an agent may take to refuse a command that it answers in no other way.
 _REFUSAL_SECONDS: Final = 3.0
 #: Seconds, unless `execute` is told otherwise: an emulated guest under load is slow.
-DEADLINE: Final = 10.0
+DEADLINE: Final = 20.0
 
 _NOT_FOUND: Final = "CommandNotFound"
 
