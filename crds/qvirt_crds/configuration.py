@@ -59,6 +59,8 @@ class Configuration(Model, frozen=True, kw_only=True):
     cpu_allocation_ratio: int = 10
     #: Factor on a launcher pod's overhead.
     overhead_ratio: Fraction = Fraction(1)
+    #: Whether guests' serial consoles are logged in their pods, where a VM says nothing of it.
+    log_serial_console: bool = True
     #: Of the launcher's image; empty: as virt-controller's flag says.
     image_pull_policy: str = ""
 
@@ -131,6 +133,8 @@ def _configuration(given: KubeVirtConfiguration) -> Configuration:
         cpu_allocation_ratio=_positive(developer.cpu_allocation_ratio if developer else None)
         or default.cpu_allocation_ratio,
         overhead_ratio=Fraction(ratio) if _is_ratio(ratio) else default.overhead_ratio,
+        log_serial_console=given.virtual_machine_options is None
+        or given.virtual_machine_options.disable_serial_console_log is None,
         image_pull_policy=given.image_pull_policy or default.image_pull_policy,
     )
 

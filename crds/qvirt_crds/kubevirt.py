@@ -43,7 +43,7 @@ class NetworkConfiguration(Model, frozen=True, kw_only=True):
 class VirtualMachineOptions(Model, frozen=True, kw_only=True):
     """Of every guest."""
 
-    #: No copy of guests' serial consoles in the logs of their pods; qvirt makes none in any case.
+    #: No copy of guests' serial consoles in the logs of their pods, unless a VM asks for it.
     disable_serial_console_log: Empty | None = None
 
 

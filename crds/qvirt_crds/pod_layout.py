@@ -21,6 +21,11 @@ HOLDER_PROGRAM: Final = f"{HOLDER_DIR}/busybox"
 HOLDER_SOURCE: Final = "/usr/lib/qvirt/busybox"
 #: A FIFO that the launcher holds open.
 HOLDER_PIPE: Final = f"{HOLDER_DIR}/launcher"
+#: The guest's serial console, as the launcher hears it, for the container that logs it.
+CONSOLE_DIR: Final = "/var/run/qvirt-console"
+CONSOLE_PIPE: Final = f"{CONSOLE_DIR}/serial0"
+#: For the launcher to make the pipe.
+_CONSOLE_SECONDS: Final = 600
 _HOLDER_MARK: Final = "QVIRT_VOLUME="
 #: Stands in a holder's mark for the image of ``firmware.kernelBoot``; no volume can have a name with a blank.
 KERNEL_BOOT: Final = "kernel boot"
@@ -72,6 +77,21 @@ def holder_command(volume: str) -> list[str]:
         f"trap 'kill $!; exit 0' TERM; {wait}",
         _HOLDER_MARK + volume,
     ]
+
+
+def console_log_command() -> list[str]:
+    """What copies the console's pipe to its standard output until the launcher's end, however that comes.
+
+    SIGTERM is for the guest to shut down, and what it says then is worth keeping: so it is ignored here.
+    """
+    busybox, pipe = HOLDER_SOURCE, CONSOLE_PIPE
+    late = f"n=$((n+1)); [ $n -le {_CONSOLE_SECONDS} ] || exit 0"
+    script = (
+        f"trap '' TERM; n=0; until [ -p {pipe} ]; do {late}; {busybox} sleep 1; done; "
+        # Opened in both directions first: opening for reading alone would wait for ever if the launcher has ended.
+        f"exec 3<>{pipe} 4<{pipe} 3>&-; exec {busybox} cat <&4"
+    )
+    return [busybox, "sh", "-c", script]
 
 
 def held_volume(cmdline: tuple[str, ...]) -> str | None:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import select
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 from qvirt_launcher.ring import Ring
 from qvirt_qmp import sockets
@@ -30,6 +30,13 @@ _MOST_VIEWERS: Final = 32
 _ATTACH_SECONDS: Final = 5.0
 #: For the guest's last words, and for viewers to take them.
 _GOODBYE_SECONDS: Final = 1.0
+
+
+class Sink(Protocol):
+    """Takes all of the guest's output, at once."""
+
+    def write(self, chunk: bytes) -> None: ...
+    def close(self) -> None: ...
 
 
 class Log:
@@ -69,11 +76,14 @@ class Log:
 
 
 class Console:
-    """A door for viewers, from the launcher's start on; the guest's side comes with `attach`."""
+    """A door for viewers, from the launcher's start on; the guest's side comes with `attach`.
 
-    def __init__(self, path: str, log_path: str = "") -> None:
+    :param sinks: get everything as well; closed by `aclose`.
+    """
+
+    def __init__(self, path: str, *sinks: Sink) -> None:
         self._path = path
-        self._log = Log(log_path)
+        self._sinks = sinks
         self._ring = Ring(KEPT)
         self._viewers: set[asyncio.StreamWriter] = set()
         self._guest: asyncio.StreamWriter | None = None
@@ -120,13 +130,15 @@ class Console:
             writer.transport.abort()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._log.close()
+        for sink in self._sinks:
+            sink.close()
 
     async def _pass_on(self, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(_CHUNK):
                 self._ring.add(chunk)
-                self._log.write(chunk)
+                for sink in self._sinks:
+                    sink.write(chunk)
                 for viewer in tuple(self._viewers):
                     self._show(viewer, chunk)
 

@@ -23,6 +23,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str = names.DEFAULT_NAMESPACE
     name: str = ""
     console_log: str = ""
+    console_pipe: str = ""
     verbose: bool = False
 
 
@@ -44,6 +45,7 @@ OPTIONS: Final = (
     ("--namespace", "NAME", "the VM's, for the log until vm-sync says it (default: default)"),
     ("--name", "NAME", "the VM's, for the log until vm-sync says it"),
     ("--console-log", "FILE", "keep the serial console's output, 16 MiB at most"),
+    ("--console-pipe", "FILE", "make a pipe there with the serial console's output"),
     ("--verbose", "", "log details"),
     ("--help", "", "show this"),
 )

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from qvirt_crds import names
 from qvirt_crds.errors import QvirtError
 from qvirt_launcher import privileges, process, settle
-from qvirt_launcher.console import Console
+from qvirt_launcher.console import Console, Log, Sink
+from qvirt_launcher.console_pipe import ConsolePipe
 from qvirt_launcher.control import Control
 from qvirt_launcher.errors import HostError
 from qvirt_launcher.holders import end_holders, show_life
@@ -57,7 +58,8 @@ def run(arguments: Sequence[str], signals: Sequence[int], early: Sequence[int]) 
         show_life()
     try:
         with asyncio.Runner(loop_factory=_loop) as runner:
-            return runner.run(_serve(options, signals, early))
+            # The sinks first: a sidecar waits for its pipe, and ends when that does.
+            return runner.run(_serve(options, tuple(_sinks(options)), signals, early))
     except (QvirtError, ListenFailed) as error:
         _log.error("%s", error)
         return _EXIT_HOST
@@ -73,14 +75,16 @@ def _loop() -> asyncio.AbstractEventLoop:
     return asyncio.SelectorEventLoop(settle.Selector())
 
 
-async def _serve(options: Options, signals: Sequence[int], early: Sequence[int]) -> int:
+async def _serve(
+    options: Options, sinks: Sequence[Sink], signals: Sequence[int], early: Sequence[int]
+) -> int:
     loop = asyncio.get_running_loop()
     process.watch_children_by_pidfd()
     children = process.Children()
     place = _place(options)
     preparer = await _become_ordinary(options, place, children)
     children.adopt_orphans()
-    console = Console(os.path.join(place.run_dir, names.CONSOLE_SOCKET), options.console_log)
+    console = Console(os.path.join(place.run_dir, names.CONSOLE_SOCKET), *sinks)
 
     async def handle(call: Call) -> object:
         return await control.handle(call)
@@ -103,6 +107,13 @@ async def _serve(options: Options, signals: Sequence[int], early: Sequence[int])
         await console.aclose()
         await server.aclose()
     return exit_code(state.end)
+
+
+def _sinks(options: Options) -> Iterator[Sink]:
+    if options.console_log:
+        yield Log(options.console_log)
+    if options.console_pipe:
+        yield ConsolePipe(options.console_pipe)
 
 
 def _place(options: Options) -> Place:

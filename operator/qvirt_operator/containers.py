@@ -79,6 +79,7 @@ def compute(vmi: VirtualMachineInstance, settings: Settings, mounts: list[Object
     :param mounts: of the spec's volumes; those with a ``devicePath`` are block devices.
     """
     spec = vmi.spec
+    pipe = ("--console-pipe", pod_layout.CONSOLE_PIPE) if logs_console(spec, settings) else ()
     container: Object = {
         "name": "compute",
         "image": settings.launcher_image,
@@ -89,6 +90,7 @@ def compute(vmi: VirtualMachineInstance, settings: Settings, mounts: list[Object
             *("--run-dir", pod_layout.RUN_DIR),
             *("--namespace", vmi.metadata.namespace),
             *("--name", vmi.metadata.name),
+            *pipe,
         ],
         "securityContext": RESTRICTED,
         "resources": resources.requirements(spec, settings),
@@ -106,6 +108,28 @@ def compute(vmi: VirtualMachineInstance, settings: Settings, mounts: list[Object
     if ports:
         container["ports"] = ports
     return container | dict(_probes(spec))
+
+
+def logs_console(spec: VirtualMachineInstanceSpec, settings: Settings) -> bool:
+    """Whether what the guest says on its serial console is logged: the VM's own word counts, else the cluster's."""
+    devices = spec.domain.devices
+    if devices.autoattach_serial_console is False:
+        return False
+    wanted = devices.log_serial_console
+    return settings.log_serial_console if wanted is None else wanted
+
+
+def console_log(settings: Settings, mount: Object, wanted: resources.Requirements) -> Object:
+    """The serial console for ``kubectl logs``; ends with the launcher."""
+    return {
+        "name": "guest-console-log",
+        "image": settings.launcher_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": pod_layout.console_log_command(),
+        "securityContext": RESTRICTED,
+        "resources": wanted,
+        "volumeMounts": [mount | {"readOnly": True}],
+    }
 
 
 def injector(settings: Settings, mount: Object, wanted: resources.Requirements) -> Object:

@@ -16,6 +16,7 @@ from qvirt_crds.names import API_V1, RUNTIME_UID
 from qvirt_crds.vm import VirtualMachineInstance, VirtualMachineInstanceSpec
 from qvirt_operator import containers, resources
 from qvirt_operator.containers import Object
+from qvirt_operator.placement import node_selector
 from qvirt_operator.settings import Settings
 
 #: KubeVirt's, for a spec that says nothing; and what a pod gets beyond the guest's grace period.
@@ -132,17 +133,15 @@ def _spec(vmi: VirtualMachineInstance, settings: Settings, block: Collection[str
             "fsGroup": RUNTIME_UID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "nodeSelector": {
-            **spec.node_selector,
-            "kubevirt.io/schedulable": "true",
-            "kubernetes.io/arch": spec.architecture or "amd64",
-        },
+        "nodeSelector": node_selector(spec, emulated=settings.use_emulation),
         "containers": [containers.compute(vmi, settings, mounts)],
         "volumes": [volume for volume, _ in volumes],
     }
     images = containers.images(spec)
     if images and not settings.image_volumes:
         _add_holders(pod, images, settings)
+    if containers.logs_console(spec, settings):
+        _add_console_log(pod, settings)
     if secrets := sorted({image.secret for image in images} - {""}):
         pod["imagePullSecrets"] = [{"name": name} for name in secrets]
     return pod | _scheduling(spec)
@@ -158,6 +157,17 @@ def _add_holders(pod: Object, images: tuple[containers.Image, ...], settings: Se
     pod["containers"][0]["volumeMounts"].append(mount | {"readOnly": True})
     pod["initContainers"] = [containers.injector(settings, mount, wanted)]
     pod["containers"] += [containers.holder(image, mount, wanted) for image in images]
+    pod["volumes"].append({"name": name, "emptyDir": {}})
+
+
+def _add_console_log(pod: Object, settings: Settings) -> None:
+    """A sidecar with the guest's serial console as its output."""
+    name = _unused("console", {volume["name"] for volume in pod["volumes"]})
+    mount = {"name": name, "mountPath": pod_layout.CONSOLE_DIR}
+    compute = pod["containers"][0]
+    wanted = resources.holder_requirements(compute["resources"])
+    compute["volumeMounts"].append(mount)
+    pod["containers"].append(containers.console_log(settings, mount, wanted))
     pod["volumes"].append({"name": name, "emptyDir": {}})
 
 

@@ -25,6 +25,8 @@ class Settings(Model, frozen=True, kw_only=True):
     cpu_allocation_ratio: int = DEFAULT.cpu_allocation_ratio
     #: Factor on the pod's overhead.
     overhead_ratio: Fraction = DEFAULT.overhead_ratio
+    #: Whether guests' serial consoles are logged, where a VM says nothing of it.
+    log_serial_console: bool = DEFAULT.log_serial_console
 
     def configured(self, configuration: Configuration) -> Settings:
         """With a KubeVirt object's settings on top; a flag that turns something on can't be taken back by it."""
@@ -36,4 +38,5 @@ class Settings(Model, frozen=True, kw_only=True):
             memory_overcommit=configuration.memory_overcommit,
             cpu_allocation_ratio=configuration.cpu_allocation_ratio,
             overhead_ratio=configuration.overhead_ratio,
+            log_serial_console=configuration.log_serial_console,
         )

@@ -42,7 +42,7 @@ OBEYED = [
     (configured(evictionStrategy="LiveMigrate"), {"eviction_strategy": "LiveMigrate"}),
     (configured(imagePullPolicy="Always"), {"image_pull_policy": "Always"}),
     (configured(additionalGuestMemoryOverheadRatio="1.25"), {"overhead_ratio": Fraction(5, 4)}),
-    (configured(virtualMachineOptions={"disableSerialConsoleLog": {}}), {}),
+    (configured(virtualMachineOptions={"disableSerialConsoleLog": {}}), {"log_serial_console": False}),
     (configured(vmRolloutStrategy="Stage"), {}),
 ]  # fmt: skip
 

@@ -27,7 +27,7 @@ class Line:
         self.path = str(directory / "console.sock")
         self.serial = str(directory / "serial0.sock")
         self.log = directory / "console.log"
-        self.console = Console(self.path, str(self.log))
+        self.console = Console(self.path, Log(str(self.log)))
         self.viewers: list[asyncio.StreamWriter] = []
         self._guest: asyncio.Future[Stream] = asyncio.get_running_loop().create_future()
 

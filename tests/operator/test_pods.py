@@ -121,7 +121,7 @@ def check_names(spec: dict[str, Any]) -> None:
 
 
 def test_volumes_of_the_spec_may_have_the_names_of_ours() -> None:
-    taken = ("run", "tmp", "holder", "kernel-boot", "a-udata")
+    taken = ("run", "tmp", "holder", "kernel-boot", "a-udata", "console")
     disks = ", ".join(
         f"{{name: {name}, persistentVolumeClaim: {{claimName: c}}}}" for name in taken
     )
@@ -148,16 +148,44 @@ def test_holders_are_found_by_their_command_line() -> None:
     spec = launcher_pod(vmi, SIDECARS)["spec"]
     assert spec["shareProcessNamespace"] is True
     held = [pod_layout.held_volume(tuple(c.get("command", ()))) for c in spec["containers"]]
-    assert held == [None, "root-disk"]
+    assert held == [None, "root-disk", None]
 
 
 def test_no_sidecar_where_the_cluster_has_image_volumes() -> None:
     spec = launcher_pod(minimal(volumes="{name: a, containerDisk: {image: x}}"), IMAGE_VOLUMES)[
         "spec"
     ]
-    assert len(spec["containers"]) == 1
+    assert [c["name"] for c in spec["containers"]] == ["compute", "guest-console-log"]
     assert "shareProcessNamespace" not in spec
     assert {"name": "a", "image": {"reference": "x", "pullPolicy": "Always"}} in spec["volumes"]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "devices", "logged"),
+    [
+        (True, "{}", True),
+        (True, "{logSerialConsole: true}", True),
+        (True, "{logSerialConsole: false}", False),
+        (True, "{autoattachSerialConsole: false, logSerialConsole: true}", False),
+        (False, "{}", False),
+        (False, "{logSerialConsole: true}", True),
+    ],
+)
+def test_the_serial_console_is_logged_unless_somebody_says_no(
+    cluster: bool, devices: str, logged: bool
+) -> None:
+    text = f"""
+apiVersion: kubevirt.io/v1
+kind: VirtualMachineInstance
+metadata: {{name: x}}
+spec: {{domain: {{devices: {devices}, memory: {{guest: 64Mi}}}}, volumes: []}}
+"""
+    settings = msgspec.structs.replace(SIDECARS, log_serial_console=cluster)
+    spec = launcher_pod(instance(text), settings)["spec"]
+    compute, *others = spec["containers"]
+    assert ("--console-pipe" in compute["command"]) is logged
+    assert [c["name"] for c in others] == (["guest-console-log"] if logged else [])
+    check_names(spec)
 
 
 def test_a_kernel_out_of_an_image_has_a_holder_of_its_own() -> None:
