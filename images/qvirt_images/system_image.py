@@ -72,7 +72,7 @@ LAUNCHER = Recipe(
     without=python_root.LAUNCHER_UNUSED,
     own=("crds/qvirt_crds", "qmp/qvirt_qmp", "netsetup/qvirt_netsetup", "launcher/qvirt_launcher"),
     skipped=("qvirt_launcher/cli/",),
-    commands={"virt-launcher": "qvirt_launcher.main", "virt-probe": "qvirt_launcher.probe"},
+    commands={"virt-launcher": "qvirt_launcher.main", "virt-probe": "qvirt_launcher.virt_probe"},
     program=Program(("virt-launcher",), "107:107", _ENVIRONMENT),
     docstrings=False,
 )

@@ -270,7 +270,7 @@ async def test_a_program_that_hangs_is_given_up_and_killed(guest: Place) -> None
 async def test_virt_probe(guest: Place, words: list[str], code: int, said: str) -> None:
     socket = ("--socket", str(guest.run_dir / "launcher.sock"))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "qvirt_launcher.probe"),
+        *(sys.executable, "-P", "-m", "qvirt_launcher.virt_probe"),
         *("--timeoutSeconds", "30", *socket, *words),
         stdout=subprocess.PIPE,
     )
