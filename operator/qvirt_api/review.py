@@ -116,6 +116,13 @@ def forbidden(request: Request, message: str) -> JsonObject:
     return _answer({"uid": request.uid, "allowed": False, "status": status})
 
 
+def not_now(request: Request, message: str) -> JsonObject:
+    """No, but ask again: what evictions are told that must wait."""
+    reason = "TooManyRequests"
+    status = {"status": "Failure", "code": 429, "reason": reason, "message": message}
+    return _answer({"uid": request.uid, "allowed": False, "status": status})
+
+
 def sentence(cause: Cause) -> str:
     """A cause as people read it: with its path, which many of KubeVirt's messages bring along."""
     there = cause.path.lower() in cause.message.lower()

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from qvirt_api import admission, conversion, review
+from qvirt_api import admission, conversion, eviction, review
 from qvirt_api.errors import BadReview
 from qvirt_api.state import State
 from qvirt_api.tls import ServerTls
@@ -41,6 +41,7 @@ def application(kube: Kube, state: State) -> web.Application:
     app.router.add_get("/readyz", _readyz)
     app.router.add_post("/mutate", _mutate)
     app.router.add_post("/validate", _validate)
+    app.router.add_post("/validate-eviction", _validate_eviction)
     app.router.add_post("/convert", _convert)
     return app
 
@@ -94,6 +95,15 @@ async def _validate(request: web.Request) -> web.Response:
         what = f"{asked.operation} of {asked.resource.resource} {asked.namespace}/{asked.name}"
         _log.info("refused %s by %s: %s", what, asked.user_info.username, said)
     return _json(answer)
+
+
+async def _validate_eviction(request: web.Request) -> web.Response:
+    try:
+        asked = review.read(await request.read())
+    except BadReview as error:
+        return web.Response(status=400, text=f"{error}\n")
+    default = request.app[STATE].configuration.eviction_strategy
+    return _json(await eviction.answer(request.app[KUBE], asked, default))
 
 
 async def _convert(request: web.Request) -> web.Response:

@@ -61,6 +61,10 @@ class Kube:
         trace: TracebackType | None,
     ) -> None:
         if self._api is not None:
+            session = self._api.rest_client.pool_manager
+            if session is not None and session.connector is not None:
+                # Without it TLS is taken down by and by, which may be after the end of the loop.
+                await session.connector.close(abort_ssl=True)
             await self._api.close()  # type: ignore[no-untyped-call]
             self._api = None
 
