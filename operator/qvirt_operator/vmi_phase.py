@@ -6,9 +6,15 @@ any of them -> Succeeded | Failed (the compute container has ended, or the pod i
 
 from __future__ import annotations
 
+from typing import Final
+
 from qvirt_operator.node_health import UNRESPONSIVE
 from qvirt_operator.views import Pod
 from qvirt_operator.vmi_seen import Seen
+
+#: Container runtimes add the signal's number to it.
+_SIGNALLED: Final = 128
+_SIGNALS: Final = 64
 
 
 def next_phase(seen: Seen) -> str:
@@ -55,6 +61,9 @@ def end_reason(seen: Seen) -> str:
         return "PodVanished: the launcher pod is gone, and the guest with it"
     if pod.ended is not None:
         how = pod.ended.reason or "Error"
+        if _SIGNALLED < pod.ended.exit_code <= _SIGNALLED + _SIGNALS:
+            # Its last words were about something else.
+            return f"{how}: the launcher was killed by signal {pod.ended.exit_code - _SIGNALLED}"
         what = f"the launcher ended with status {pod.ended.exit_code}"
         said = pod.ended.message.strip().splitlines()[-1:] or [""]
         return f"{how}: {what}" + (f": {said[0][:500]}" if said[0] else "")
