@@ -48,8 +48,8 @@ kubernetes: ## Kubernetes' programs: from K8S_BIN_DIR, else built once from Debi
 	@scripts/install-packages cluster/packages.txt
 	@$(PYTHON) cluster/cluster.py build
 
-cluster: kubernetes ## a real single-node Kubernetes on this machine
-	@$(PYTHON) cluster/cluster.py up
+cluster: kubernetes guest images ## a real single-node Kubernetes on this machine, with qvirt and the seed's VM on it
+	@$(PYTHON) scripts/cluster_demo.py
 
 images: setup-run ## the images that qvirt runs from in a cluster: launcher and operator (build/images)
 	@scripts/install-packages images/packages.txt
