@@ -187,6 +187,10 @@ async def refused(place: Place, what: str, /, **arguments: object) -> tuple[str,
     return caught.value.error_class, caught.value.description
 
 
+async def keys_of(place: Place, user: str) -> list[str]:
+    return (await place.run(f"cat ~{user}/.ssh/authorized_keys")).splitlines()
+
+
 async def test_it_says_who_it_is(guest: Place) -> None:
     report = await guest.until(lambda report: bool(report.agent and report.agent.timezone))
     agent = report.agent
@@ -305,8 +309,8 @@ async def test_credentials_came_with_the_boot_and_through_the_agent(guest: Place
         return bool(sync and sync.synchronized)
 
     await guest.until(synchronized)
-    assert (await guest.run("cat ~debian/.ssh/authorized_keys")).splitlines()[-1] == KEY
-    assert await guest.run("cat ~otto/.ssh/authorized_keys") == f"{OTHER_KEY}\n"
+    assert (await keys_of(guest, "debian"))[-1] == KEY
+    assert await keys_of(guest, "otto") == [OTHER_KEY]
     assert await guest.run("stat -c '%U %a' ~otto/.ssh/authorized_keys") == "otto 600\n"
     before = await guest.run("getent shadow otto | cut -d: -f2")
     assert before.startswith("$")
@@ -314,7 +318,7 @@ async def test_credentials_came_with_the_boot_and_through_the_agent(guest: Place
     (guest.secrets / "later" / "two").write_text(f"{KEY}\n")
     (guest.secrets / "words" / "otto").write_text("second word")
     async with asyncio.timeout(PATIENCE):
-        while await guest.run("cat ~otto/.ssh/authorized_keys") != f"{KEY}\n":
+        while await keys_of(guest, "otto") != [KEY]:
             await asyncio.sleep(1)
         while await guest.run("getent shadow otto | cut -d: -f2") == before:
             await asyncio.sleep(1)
@@ -341,9 +345,9 @@ async def test_passwords_and_keys_on_demand(guest: Place) -> None:
     assert await guest.run("getent shadow vera | cut -d: -f2") != before
     await guest.ask("agent-authorized-keys", user="vera", keys=[KEY])
     await guest.ask("agent-authorized-keys", user="vera", keys=[OTHER_KEY])
-    assert await guest.run("cat ~vera/.ssh/authorized_keys") == f"{KEY}\n{OTHER_KEY}\n"
+    assert await keys_of(guest, "vera") == [KEY, OTHER_KEY]
     await guest.ask("agent-authorized-keys", user="vera", keys=[OTHER_KEY], reset=True)
-    assert await guest.run("cat ~vera/.ssh/authorized_keys") == f"{OTHER_KEY}\n"
+    assert await keys_of(guest, "vera") == [OTHER_KEY]
     kind, _ = await refused(guest, "agent-authorized-keys", user="gone", keys=[KEY])
     assert kind == "AgentRefused"
 
@@ -396,7 +400,7 @@ async def test_an_older_agent_gets_its_keys_written(guest: Place) -> None:
     await guest.until(lambda report: not (report.agent and report.agent.connected))
     await guest.until(lambda report: bool(report.agent and report.agent.connected))
     await guest.ask("agent-authorized-keys", user="vera", keys=[KEY])
-    assert await guest.run("cat ~vera/.ssh/authorized_keys") == f"{KEY}\n"
+    assert await keys_of(guest, "vera") == [KEY]
     assert await guest.run("stat -c '%U %a' ~vera/.ssh/authorized_keys") == "vera 600\n"
     kind, text = await refused(guest, "agent-authorized-keys", user="gone", keys=[KEY])
     assert (kind, "gone" in text) == ("AgentRefused", True)
