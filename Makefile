@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Not in `make test` until they pass every time: what of the operator needs a real API server or the cluster.
 UNFINISHED := --ignore=tests/e2e --ignore-glob='*/test*_real.py'
 
-.PHONY: help demo test test-operator lint unit setup-run setup-dev guest cloud-guest kubernetes cluster images deploy cluster-down clean
+.PHONY: help demo test test-operator lint unit setup-run setup-dev guest cloud-guest kubernetes cluster images deploy cluster-down bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -55,6 +55,9 @@ images: setup-run ## the images that qvirt runs from in a cluster: launcher and 
 	@scripts/install-packages images/packages.txt
 	@$(PYTHON) images/build.py launcher --output build/images
 	@$(PYTHON) images/build.py operator --output build/images
+
+bench: setup-dev guest images ## measure against baselines and write docs/benchmarks.md (PART=start for one chapter; needs root)
+	@PYTHONPATH=bench $(BIN)/python -m qvirt_bench $(PART)
 
 deploy: images ## install qvirt on the cluster of KUBECONFIG (REGISTRY=host:port that its nodes pull from)
 	@$(PYTHON) operator/deploy.py $(if $(REGISTRY),--registry $(REGISTRY))

@@ -1,0 +1,1 @@
+"""A module a measurement; each has `async def measure() -> Measured`."""

@@ -1,0 +1,121 @@
+"""PSS of everything in a pod but QEMU, at rest, with a guest at its login prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+from qvirt_bench import image_root, pod, smaps
+from qvirt_bench.conditions import accelerator
+from qvirt_bench.figures import Curve, Figure, Measured, Plot
+from qvirt_crds import pod_layout
+from qvirt_launcher.settle import QUIET
+
+#: virt-launcher-monitor, virt-launcher, virtlogd and virtqemud (peers.md 3.1: its own constants, v1.9.0).
+_KUBEVIRT_MIB: Final = 190.0
+_RUNS: Final = 3
+_NODE: Final = (1, 2, 4)
+_REST_SECONDS: Final = QUIET + 5
+
+
+async def measure() -> Measured:
+    """One pod alone, `_RUNS` times; then several on the node, which share the pages of programs."""
+    root = image_root.unpack(image_root.archive_of("launcher"))
+    alone = [await _pods(root, 1) for _ in range(_RUNS)]
+    shared = [alone[0], *[await _pods(root, count) for count in _NODE[1:]]]
+    parts = [
+        Figure(
+            name="launcher's own memory (all of the pod but QEMU), alone on its node",
+            unit="MiB",
+            ours=tuple(_mib(rest + holder) for rest, _, holder in alone),
+            baseline=(_KUBEVIRT_MIB,),
+            baseline_name="KubeVirt's management processes (its constants)",
+            kind="value",
+            aim=14.0,
+        ),
+        Figure(
+            name="of it, virt-launcher",
+            unit="MiB",
+            ours=tuple(_mib(rest) for rest, _, _ in alone),
+            baseline=tuple(_mib(after) for _, after, _ in alone),
+            baseline_name="the same right after a query (its pages are in use again)",
+            kind="value",
+        ),
+        Figure(
+            name="of it, memory that nobody else can use (anonymous)",
+            unit="MiB",
+            ours=tuple(rest.anon / smaps.MIB for rest, _, _ in alone),
+            baseline=tuple(rest.pss / smaps.MIB for rest, _, _ in alone),
+            baseline_name="virt-launcher in all",
+            kind="value",
+        ),
+    ]
+    plot = Plot(
+        title="PSS of the launcher's processes for each VM",
+        x="VMs on the node",
+        y="MiB for each VM",
+        curves=(
+            Curve(
+                name="virt-launcher and one containerDisk's sidecar",
+                points=tuple(
+                    (float(count), _mib(rest + holder))
+                    for count, (rest, _, holder) in zip(_NODE, shared, strict=True)
+                ),
+            ),
+        ),
+    )
+    return Measured(figures=tuple(parts), notes=_NOTES, plots=(plot,))
+
+
+_NOTES: Final = (
+    "The launcher's image in namespaces of its own, user 107, PID 1; the demo guest at its login prompt, "
+    f"then {_REST_SECONDS:.0f} s in which nothing happens. One containerDisk's sidecar included, Kubernetes' own pause container not.",
+    "PSS: a page that n processes share counts 1/n for each; the first VM of a node pays for all of the interpreter's pages.",
+)
+
+_Memory = tuple[smaps.Memory, smaps.Memory, smaps.Memory]
+
+
+async def _pods(root: Path, count: int) -> _Memory:
+    """Means over pods that run at once: the launcher at rest, the launcher after a query, the sidecar."""
+    async with contextlib.AsyncExitStack() as stack:
+        pods = [await stack.enter_async_context(pod.started(root)) for _ in range(count)]
+        holders = [await stack.enter_async_context(_holder(root)) for _ in range(count)]
+        for one in pods:
+            await one.sync(pod.guest(accel=accelerator()))
+            await one.running()
+        await asyncio.gather(*(one.prompt() for one in pods))
+        await asyncio.gather(*(one.rest(_REST_SECONDS) for one in pods))
+        rest = smaps.of_processes(one.launcher for one in pods)
+        held = smaps.of_processes(pid for one in holders for pid in one.processes())
+        for one in pods:
+            await one.running()
+        after = smaps.of_processes(one.launcher for one in pods)
+    return _each(rest, count), _each(after, count), _each(held, count)
+
+
+@contextlib.asynccontextmanager
+async def _holder(root: Path) -> AsyncIterator[pod.Pod]:
+    with tempfile.TemporaryDirectory(prefix="qvirt-bench-") as name:
+        directory = Path(name)
+        pod.furnish(root, directory)
+        command = pod_layout.holder_command("root")
+        process = await pod.spawn(root, directory, pod.DEMO_DISK.parent, command)
+        try:
+            yield pod.Pod(process, directory)
+        finally:
+            await pod.end(process)
+
+
+def _each(memory: smaps.Memory, count: int) -> smaps.Memory:
+    return smaps.Memory(
+        **{name: getattr(memory, name) // count for name in memory.__struct_fields__}
+    )
+
+
+def _mib(memory: smaps.Memory) -> float:
+    return round(memory.pss / smaps.MIB, 2)

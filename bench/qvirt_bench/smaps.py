@@ -1,0 +1,85 @@
+"""What processes take of the machine's memory, as the kernel adds it up: PSS, where a page shared by n counts 1/n for each.
+
+Source: proc(5), smaps_rollup.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+MIB: Final = 2**20
+_FIELD: Final = re.compile(r"^(Pss|Pss_Anon|Pss_File|Pss_Shmem|Rss): +(\d+) kB$", re.M)
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes. ``anon`` is what nobody shares and nothing but the process's end gives back; ``file`` can be dropped and read again."""
+
+    pss: int = 0
+    anon: int = 0
+    file: int = 0
+    shmem: int = 0
+    rss: int = 0
+
+    def __add__(self, other: Memory) -> Memory:
+        return Memory(
+            pss=self.pss + other.pss,
+            anon=self.anon + other.anon,
+            file=self.file + other.file,
+            shmem=self.shmem + other.shmem,
+            rss=self.rss + other.rss,
+        )
+
+
+def of_process(pid: int) -> Memory:
+    """One process.
+
+    :raise OSError: it is gone, or may not be looked into.
+    """
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        found = {name: int(value) * 1024 for name, value in _FIELD.findall(file.read())}
+    return Memory(
+        pss=found["Pss"],
+        anon=found["Pss_Anon"],
+        file=found["Pss_File"],
+        shmem=found["Pss_Shmem"],
+        rss=found["Rss"],
+    )
+
+
+def of_processes(pids: Iterable[int]) -> Memory:
+    """The sum over processes; one that is gone counts nothing."""
+    total = Memory()
+    for pid in pids:
+        try:
+            total += of_process(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return total
+
+
+def cpu_ticks(pid: int) -> int:
+    """CPU time of a process and of its children that have ended, in clock ticks (proc(5): fields 14 to 17 of stat)."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        return sum(map(int, file.read().rpartition(")")[2].split()[11:15]))
+
+
+def descendants(root: int) -> dict[int, str]:
+    """A process and all below it, with their names (``comm``)."""
+    found: dict[int, str] = {}
+    waiting = [root]
+    while waiting:
+        pid = waiting.pop()
+        try:
+            with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+                found[pid] = file.read().strip()
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+                    waiting += map(int, file.read().split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
