@@ -71,6 +71,8 @@ class Session:
         self._find = find
         self._state_dir = state_dir
         self._log = log
+        self._stopping = False
+        self._told = False
 
     async def follow(self, vmi: JsonObject, node: str) -> None:
         """From finding the launcher to its hanging up.
@@ -177,12 +179,15 @@ class Session:
                 await self._report(report, monitor)
                 if trouble := _trouble(report):
                     self._log.see(trouble=trouble)
-            case Powerdown():
+            case Powerdown() if self._stopping and not self._told:
+                # Else it is a soft reboot, or somebody at the monitor; and the button is pressed more than once.
+                self._told = True
                 self._log.tell(SHUTTING_DOWN)
             case _:
                 pass
 
     async def _report(self, report: VmReport, monitor: Monitor) -> None:
+        self._stopping = report.phase == "Stopping"
         run_state = ""
         if report.phase == "Paused":
             # It may be on already, or gone; what is true then is told by the next event.

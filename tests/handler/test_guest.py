@@ -194,10 +194,24 @@ async def test_the_agents_words_are_part_of_the_report(launcher: Launcher, log: 
             told = VmReport(uid=UID, phase="Running", agent=AgentReport(connected=there))
             launcher.server.broadcast("VM_STATUS", told, None)
             await log.until(report=told)
+
+
+async def test_a_shutdown_is_told_once_and_a_soft_reboot_is_none(
+    launcher: Launcher, log: Log
+) -> None:
+    launcher.report = VmReport(uid=UID, phase="Running", qemu_pid=7)
+    async with following(launcher, log, vmi()):
         launcher.server.broadcast("POWERDOWN", {}, None)
-        async with asyncio.timeout(10):
-            while log.told != [SHUTTING_DOWN]:
-                await asyncio.sleep(0.01)
+        stopping = VmReport(uid=UID, phase="Stopping")
+        launcher.server.broadcast("VM_STATUS", stopping, None)
+        await log.until(report=stopping)
+        assert log.told == []
+        for _ in range(3):
+            launcher.server.broadcast("POWERDOWN", {}, None)
+        gone = VmReport(uid=UID, phase="Succeeded")
+        launcher.server.broadcast("VM_STATUS", gone, None)
+        await log.until(report=gone)
+        assert log.told == [SHUTTING_DOWN]
 
 
 async def test_a_pause_is_asked_for_its_cause(launcher: Launcher, log: Log) -> None:
