@@ -21,6 +21,8 @@ _AFTER_CRDS = (
     "virt-controller.yaml",
     "virt-handler.yaml",
 )
+#: Every manifest, in the order of installation.
+ALL = (*_BEFORE_CRDS, *_AFTER_CRDS)
 _WORKLOADS = (
     "virtualmachines",
     "virtualmachinereplicasets",
@@ -207,7 +209,7 @@ def _delete(say: Callable[[str], None]) -> None:
         if _kubectl("get", f"crd/{kind}.kubevirt.io", "--ignore-not-found", "-o=name"):
             _kubectl("delete", kind, "--all", "--all-namespaces", "--timeout=120s", deadline=150)
     say("virtual machines are gone")
-    for file in reversed((*_BEFORE_CRDS, *_AFTER_CRDS)):
+    for file in reversed(ALL):
         path = str(_ROOT / "operator" / "manifests" / file)
         _kubectl("delete", "--ignore-not-found", "-f", path, "--timeout=120s", deadline=150)
     names = [f"crd/{crd.stem}.kubevirt.io" for crd in (_ROOT / "crds").glob("*.yaml")]

@@ -161,3 +161,6 @@ _CHECKS: Final[dict[str, _Validate]] = {
     "virtualmachineinstancereplicasets": _replica_set,
     "virtualmachinereplicasets": _old_replica_set,
 }
+
+#: Plural names of what is validated.
+CHECKED: Final = tuple(_CHECKS)

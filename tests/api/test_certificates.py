@@ -60,7 +60,7 @@ class Cluster:
                 case "webhooks":
                     body["webhooks"] = clients
                 case "conversion":
-                    webhook = {"clientConfig": {}}
+                    webhook: Object = {"clientConfig": {}}
                     body["spec"] = {"conversion": {"strategy": "Webhook", "webhook": webhook}}
                 case "apiservice":
                     body["spec"] = {"group": "subresources.kubevirt.io"}
