@@ -16,9 +16,9 @@ import pytest
 
 _PROGRAM = """
 import asyncio, sys
-from qvirt_launcher.cli.terminal import Attachment, raw_mode
+from qvirt_launcher.cli.terminal import Attachment, local_console, raw_mode
 with raw_mode():
-    how = asyncio.run(Attachment(sys.argv[1], sys.argv[2]).run())
+    how = asyncio.run(Attachment(lambda: local_console(sys.argv[1]), sys.argv[2]).run())
 print("ended:", how)
 """
 

@@ -23,6 +23,10 @@ removed at the end, as are the overlays and empty disks of the VM (`/var/lib/qvi
 `~/.local/state/qvirt/disks`); after a crash the next start of the same name removes them. Disks out of container images are kept by digest
 in `/var/cache/qvirt`, `$XDG_CACHE_HOME/qvirt` or `~/.cache/qvirt`, which may be emptied whenever no VM runs.
 
+The commands console, vnc, ssh, port-forward, start, stop, restart, pause and unpause also know the VMs of a cluster with qvirt or
+KubeVirt. A VM is looked for on this machine first, and then, if there is a kubeconfig, on the cluster of its current context;
+`--kubeconfig` or `--context` say that it is on a cluster. Certificates, tokens and credential plugins of kubeconfigs work; proxies don't.
+
 Errors are one line each: `qvirt: error: <object or field>: <cause>; <remedy>`. A manifest with several problems gets a line a problem.
 """
 

@@ -11,7 +11,7 @@ from qvirt_launcher.cli.options import add_behaviour, add_network, add_sources
 
 _DESCRIPTION: Final = """\
 Run virtual machines from the manifests that a Kubernetes cluster with KubeVirt would take,
-on this machine and without a cluster."""
+on this machine and without a cluster; and reach those of a cluster as virtctl does."""
 
 _EXAMPLES: Final = """\
 examples:
@@ -21,6 +21,7 @@ examples:
   qvirt console myvm                     the guest's serial console (Ctrl-] leaves)
   qvirt qmp myvm query-status            ask the VM's QEMU
   qvirt stop myvm                        press the power button and wait
+  qvirt ssh root@myvm --context work     log in to a VM of a cluster
   qvirt render vm.yaml                   QEMU's command line, without starting anything
   qvirt COMMAND --help                   everything about one command"""
 
@@ -76,7 +77,7 @@ def _command(
         epilog=f"examples:\n{examples.rstrip()}" if examples else None,
         formatter_class=_Formatter,
     )
-    parser.set_defaults(module=name)
+    parser.set_defaults(module=name.replace("-", "_"))
     return parser
 
 
@@ -127,7 +128,7 @@ def _console(commands: _Subparsers[Parser]) -> None:
   qvirt console myvm
   qvirt console myvm --until 'login:' --timeout 60 < /dev/null""",
     )
-    _vm(parser)
+    _vm(parser, cluster=True)
     parser.add_argument(
         "--until",
         metavar="TEXT",
@@ -150,7 +151,7 @@ def _vnc(commands: _Subparsers[Parser]) -> None:
         "Offers the VM's VNC on a port of 127.0.0.1 and starts remote-viewer or vncviewer if there is one.",
         "  qvirt vnc myvm --proxy-only --port 5901",
     )
-    _vm(parser)
+    _vm(parser, cluster=True)
     parser.add_argument(
         "--proxy-only", action="store_true", help="start no viewer, only say the port"
     )
@@ -160,6 +161,100 @@ def _vnc(commands: _Subparsers[Parser]) -> None:
         type=values.port,
         default=0,
         help="of the proxy; default: any free one",
+    )
+
+
+def _start(commands: _Subparsers[Parser]) -> None:
+    parser = _command(
+        commands,
+        "start",
+        "start a VM of a cluster",
+        "On this machine `qvirt run` starts VMs.",
+        """\
+  qvirt start myvm
+  qvirt start myvm --paused -n prod --context work""",
+    )
+    _vm(parser, cluster=True)
+    parser.add_argument(
+        "--paused", action="store_true", help="with its clock stopped, until `qvirt unpause`"
+    )
+
+
+def _restart(commands: _Subparsers[Parser]) -> None:
+    parser = _command(
+        commands,
+        "restart",
+        "shut a VM down and start it again",
+        "On a cluster it gets a new pod. On this machine the guest reboots, by its agent or the power\n"
+        "button; with --force as by the reset button.",
+        "  qvirt restart myvm",
+    )
+    _vm(parser, cluster=True)
+    parser.add_argument("--force", action="store_true", help="at once, as if pulling the plug")
+
+
+def _pause(commands: _Subparsers[Parser]) -> None:
+    parser = _command(
+        commands,
+        "pause",
+        "stop a VM's clock",
+        "It keeps its memory and its place.",
+        "  qvirt pause myvm",
+    )
+    _vm(parser, cluster=True)
+
+
+def _unpause(commands: _Subparsers[Parser]) -> None:
+    parser = _command(commands, "unpause", "let a paused VM go on", "", "  qvirt unpause myvm")
+    _vm(parser, cluster=True)
+
+
+def _ssh(commands: _Subparsers[Parser]) -> None:
+    parser = _command(
+        commands,
+        "ssh",
+        "log in to a VM by ssh",
+        "Runs this machine's OpenSSH client. On a cluster the connection goes through the API server\n"
+        "(`qvirt port-forward --stdio`), and host keys are kept in ~/.ssh/kubevirt_known_hosts.",
+        """\
+  qvirt ssh root@myvm
+  qvirt ssh root@prod/myvm -i ~/.ssh/id_ed25519 -c uptime""",
+    )
+    _vm(parser, cluster=True, metavar="[USER@]NAME")
+    parser.add_argument(
+        "-c", "--command", dest="line", metavar="TEXT", default="", help="what the guest is to run"
+    )
+    parser.add_argument("-i", "--identity", metavar="FILE", default="", help="a private key")
+    parser.add_argument(
+        "--port", metavar="PORT", type=values.port, default=22, help="the guest's (default 22)"
+    )
+
+
+def _port_forward(commands: _Subparsers[Parser]) -> None:
+    parser = _command(
+        commands,
+        "port-forward",
+        "have a VM's ports on this machine",
+        "On a cluster the connections go through the API server. On this machine the guest is reached by\n"
+        "its address, or by what --publish has published.",
+        """\
+  qvirt port-forward myvm 8080:80
+  qvirt port-forward myvm 2222:22 udp/5353:53 -n prod
+  qvirt port-forward --stdio myvm 22""",
+    )
+    _vm(parser, cluster=True)
+    parser.add_argument(
+        "ports",
+        metavar="[udp/]PORT[:GUEST]",
+        nargs="+",
+        type=values.forward,
+        help="a port of this machine (0: any free one) and the guest's; one number is both",
+    )
+    parser.add_argument(
+        "--address", metavar="ADDR", default="127.0.0.1", help="to listen on (default: 127.0.0.1)"
+    )
+    parser.add_argument(
+        "--stdio", action="store_true", help="connect one port with standard input and output"
     )
 
 
@@ -174,7 +269,7 @@ def _stop(commands: _Subparsers[Parser]) -> None:
   qvirt stop myvm --grace-period 120
   qvirt stop myvm --force""",
     )
-    _vm(parser)
+    _vm(parser, cluster=True)
     parser.add_argument(
         "--grace-period",
         metavar="SECONDS",
@@ -273,7 +368,13 @@ _COMMANDS: Final[tuple[Callable[[_Subparsers[Parser]], None], ...]] = (
     _list,
     _console,
     _vnc,
+    _ssh,
+    _port_forward,
+    _start,
     _stop,
+    _restart,
+    _pause,
+    _unpause,
     _qmp,
     _render,
     _validate,
@@ -282,8 +383,29 @@ _COMMANDS: Final[tuple[Callable[[_Subparsers[Parser]], None], ...]] = (
 )
 
 
-def _vm(parser: Parser) -> None:
-    parser.add_argument("vm", metavar="NAME", help="the VM's name, or NAMESPACE/NAME")
+def _vm(parser: Parser, *, cluster: bool = False, metavar: str = "NAME") -> None:
+    """:param cluster: the VM may be one of a cluster (`where`)."""
+    parser.add_argument("vm", metavar=metavar, help="the VM's name, or NAMESPACE/NAME")
     parser.add_argument(
-        "-n", "--namespace", default="", help="needed only if the name is there in several"
+        "-n",
+        "--namespace",
+        metavar="NAMESPACE",
+        default="",
+        help="needed only if the name is there in several; on a cluster: instead of the context's"
+        if cluster
+        else "needed only if the name is there in several",
+    )
+    if not cluster:
+        return
+    group = parser.add_argument_group(
+        "clusters", "Asked when one of these is given, or when no VM of that name runs here."
+    )
+    group.add_argument(
+        "--kubeconfig",
+        metavar="FILE",
+        default="",
+        help="default: KUBECONFIG, else ~/.kube/config",
+    )
+    group.add_argument(
+        "--context", metavar="NAME", default="", help="of the kubeconfig (default: its current one)"
     )

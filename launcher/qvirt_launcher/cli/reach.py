@@ -33,6 +33,18 @@ async def control(vm: Vm) -> Monitor:
     return await connect_unix(str(vm.path / CONTROL_SOCKET), name=name, deadline=ANSWER_SECONDS)
 
 
+async def execute(vm: Vm, command: str) -> None:
+    """One command to its launcher, or through it to QEMU.
+
+    :raise QmpError: refused, or no answer.
+    """
+    monitor = await control(vm)
+    try:
+        await monitor.execute(command, deadline=ANSWER_SECONDS)
+    finally:
+        await monitor.aclose()
+
+
 async def query(monitor: Monitor) -> VmReport:
     """The launcher's report.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qvirt_crds.names import CONSOLE_SOCKET
 from qvirt_crds.report import VmReport
-from qvirt_launcher.cli.terminal import Attachment, raw_mode
+from qvirt_launcher.cli.terminal import Attachment, local_console, raw_mode
 from qvirt_launcher.supervisor import Job
 from qvirt_qmp.errors import QmpError
 
@@ -89,7 +89,7 @@ class Status:
     async def _view(self) -> None:
         try:
             with raw_mode():
-                how = await Attachment(self._console).run()
+                how = await Attachment(lambda: local_console(self._console)).run()
         except QmpError as error:
             self._viewer = None
             self.note(str(error))

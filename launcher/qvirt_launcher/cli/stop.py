@@ -13,7 +13,8 @@ import msgspec
 
 from qvirt_crds.report import StopArguments, VmReport
 from qvirt_launcher.cli import exits
-from qvirt_launcher.cli.reach import ANSWER_SECONDS, control, find_vm
+from qvirt_launcher.cli.reach import ANSWER_SECONDS, control
+from qvirt_launcher.cli.where import Remote, locate
 from qvirt_launcher.errors import HostError
 from qvirt_launcher.phases import EXIT_CODES
 from qvirt_launcher.rundir import Vm, runtime_root, start_time, state_of
@@ -28,8 +29,10 @@ _TELL_EVERY = 5.0
 
 def run(arguments: argparse.Namespace) -> int:
     """Stop one VM; the exit code is that of ``qvirt run``."""
-    vm = find_vm(arguments)
+    vm = locate(arguments)
     grace = 0 if arguments.force else arguments.grace_period
+    if isinstance(vm, Remote):
+        return _stop_remote(vm, grace)
     report = asyncio.run(_stop(vm, grace, arguments.force))
     name = f"{vm.record.namespace}/{vm.record.name}"
     if report.end_reason is None:
@@ -38,6 +41,32 @@ def run(arguments: argparse.Namespace) -> int:
     code = EXIT_CODES[report.end_reason]
     print(f"qvirt: {name}: {report.message or 'the guest shut down'}")
     return code
+
+
+def _stop_remote(vm: Remote, grace: int | None) -> int:
+    """Of a cluster: until its instance is gone, as far as we may see it."""
+    before = vm.instance()
+    vm.put("virtualmachines", "stop", None if grace is None else {"gracePeriod": grace})
+    print(f"qvirt: {vm.title}: was told to stop", flush=True)
+    if before is None:
+        return exits.OK
+    uid = _field(before, "metadata", "uid")
+    given = _field(before, "spec", "terminationGracePeriodSeconds")
+    limit = (given if grace is None and isinstance(given, int) else grace or 0) + _MARGIN_SECONDS
+    end = time.monotonic() + limit
+    while (now := vm.instance()) is not None and _field(now, "metadata", "uid") == uid:
+        if _field(now, "status", "phase") in ("Succeeded", "Failed"):
+            break
+        if time.monotonic() > end:
+            raise HostError(f"{vm.title}: did not end within {limit:g} s; try --force")
+        time.sleep(1)
+    print(f"qvirt: {vm.title}: has ended")
+    return exits.OK
+
+
+def _field(found: dict[str, object], part: str, name: str) -> object:
+    inner = found.get(part)
+    return inner.get(name) if isinstance(inner, dict) else None
 
 
 async def _stop(vm: Vm, grace: int | None, force: bool) -> VmReport:

@@ -8,9 +8,10 @@ import os
 import sys
 import termios
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
+from qvirt_launcher.cli.pipes import Pipe, StreamPipe
 from qvirt_qmp import sockets
 from qvirt_qmp.errors import ConnectFailed
 
@@ -34,11 +35,29 @@ def raw_mode() -> Iterator[bool]:
         termios.tcsetattr(handle, termios.TCSAFLUSH, before)
 
 
+async def local_console(path: str) -> Pipe:
+    """The console of a VM of this machine.
+
+    :raise ConnectFailed: the guest has none that can be attached to.
+    """
+    try:
+        sock = await sockets.connect_path(path)
+    except OSError as error:
+        raise ConnectFailed(
+            "the console", f"{error.strerror}; has the VM a serial console, and does it run?"
+        ) from error
+    return StreamPipe(*await asyncio.open_unix_connection(sock=sock))
+
+
 class Attachment:
     """One viewer of a console."""
 
-    def __init__(self, path: str, until: str = "") -> None:
-        self._path = path
+    def __init__(self, connect: Callable[[], Awaitable[Pipe]], until: str = "") -> None:
+        """:param connect: reaches the console.
+
+        :param until: a text that ends it.
+        """
+        self._connect = connect
         self._until = until.encode()
         self._seen = b""
         self._done: asyncio.Future[str] | None = None
@@ -48,32 +67,26 @@ class Attachment:
 
         :raise ConnectFailed: the guest has no console that can be attached to.
         """
-        try:
-            sock = await sockets.connect_path(self._path)
-        except OSError as error:
-            raise ConnectFailed(
-                "the console", f"{error.strerror}; has the VM a serial console, and does it run?"
-            ) from error
-        reader, writer = await asyncio.open_unix_connection(sock=sock)
+        pipe = await self._connect()
         loop = asyncio.get_running_loop()
         self._done = loop.create_future()
-        showing = asyncio.create_task(self._show(reader), name="console to terminal")
-        typing = self._type(writer)
+        showing = asyncio.create_task(self._show(pipe), name="console to terminal")
+        typing = self._type(pipe)
         try:
             return await self._done
         finally:
             typing()
             showing.cancel()
             await asyncio.wait({showing})
-            writer.transport.abort()
+            pipe.abort()
 
     def _finish(self, how: str) -> None:
         if self._done is not None and not self._done.done():
             self._done.set_result(how)
 
-    async def _show(self, reader: asyncio.StreamReader) -> None:
+    async def _show(self, pipe: Pipe) -> None:
         try:
-            while chunk := await reader.read(_CHUNK):
+            while chunk := await pipe.read():
                 write_all(sys.stdout.fileno(), chunk)
                 if self._found(chunk):
                     self._finish("found")
@@ -91,7 +104,7 @@ class Attachment:
         self._seen = self._seen[-len(self._until) :]
         return False
 
-    def _type(self, writer: asyncio.StreamWriter) -> Callable[[], None]:
+    def _type(self, pipe: Pipe) -> Callable[[], None]:
         """Have what is typed sent; returns what stops that."""
         handle = sys.stdin.fileno()
         loop = asyncio.get_running_loop()
@@ -104,7 +117,7 @@ class Attachment:
                 loop.remove_reader(handle)
                 return
             text, escape, _ = typed.partition(ESCAPE) if interactive else (typed, b"", b"")
-            writer.write(text)
+            pipe.send(text)
             if escape:
                 self._finish("escape")
 
@@ -113,7 +126,7 @@ class Attachment:
         except PermissionError:
             # A regular file or /dev/null, which epoll refuses: it never blocks, so all of it at once.
             while typed := os.read(handle, _CHUNK):
-                writer.write(typed)
+                pipe.send(typed)
             return lambda: None
         return lambda: _ignore(loop.remove_reader(handle))
 

@@ -9,25 +9,27 @@ import shutil
 
 from qvirt_crds.names import VNC_SOCKET
 from qvirt_launcher.cli import exits
-from qvirt_launcher.cli.reach import find_vm
+from qvirt_launcher.cli.cluster.errors import ClusterError
+from qvirt_launcher.cli.failure import show
+from qvirt_launcher.cli.pipes import Pipe, StreamPipe, relay
+from qvirt_launcher.cli.where import Remote, locate
 from qvirt_launcher.errors import HostError, NotRunning
+from qvirt_launcher.rundir import Vm
 from qvirt_qmp import sockets
 
-_CHUNK = 65536
 _VIEWERS = ("remote-viewer", "vncviewer", "gvncviewer")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until the viewer has ended, or, without one, until Ctrl-C."""
-    vm = find_vm(arguments)
-    path = vm.path / VNC_SOCKET
-    if not path.is_socket():
+    vm = locate(arguments)
+    if not isinstance(vm, Remote) and not (vm.path / VNC_SOCKET).is_socket():
         raise NotRunning(
             f"{vm.record.name}: has no screen; does autoattachGraphicsDevice deny it one, or is it starting?"
         )
     viewer = None if arguments.proxy_only else _viewer()
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_serve(str(path), arguments.port, viewer))
+        asyncio.run(_serve(vm, arguments.port, viewer))
     return exits.OK
 
 
@@ -40,9 +42,9 @@ def _viewer() -> str:
     )
 
 
-async def _serve(path: str, port: int, viewer: str | None) -> None:
+async def _serve(vm: Vm | Remote, port: int, viewer: str | None) -> None:
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _relay(path, reader, writer)
+        await _serve_viewer(vm, StreamPipe(reader, writer))
 
     try:
         server = await asyncio.start_server(serve_one, "127.0.0.1", port)
@@ -61,29 +63,20 @@ async def _serve(path: str, port: int, viewer: str | None) -> None:
         await process.wait()
 
 
-async def _relay(path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve_viewer(vm: Vm | Remote, viewer: Pipe) -> None:
     try:
-        sock = await sockets.connect_path(path)
-        near_reader, near_writer = await asyncio.open_unix_connection(sock=sock)
+        screen = await _screen(vm)
+    except ClusterError as error:
+        show(error)
+        viewer.abort()
     except OSError:
-        writer.close()
-        return
-    tasks = {
-        asyncio.create_task(_pump(reader, near_writer), name="viewer to VNC"),
-        asyncio.create_task(_pump(near_reader, writer), name="VNC to viewer"),
-    }
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        for each in (writer, near_writer):
-            each.transport.abort()
+        viewer.abort()
+    else:
+        await relay(viewer, screen)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(_CHUNK):
-            writer.write(data)
-            await writer.drain()
+async def _screen(vm: Vm | Remote) -> Pipe:
+    if isinstance(vm, Remote):
+        return await vm.stream("vnc")
+    sock = await sockets.connect_path(str(vm.path / VNC_SOCKET))
+    return StreamPipe(*await asyncio.open_unix_connection(sock=sock))
