@@ -58,6 +58,28 @@ def test_each_role_gets_its_own_secrets_key_and_no_other(tmp_path: Path) -> None
     assert all(path.stat().st_mode & 0o777 == 0o400 for path in files.values())
 
 
+def test_secrets_of_access_credentials_are_found_whole(tmp_path: Path) -> None:
+    agent = {"qemuGuestAgent": {"users": ["vera"]}}
+    key = {"source": {"secret": {"secretName": "keys"}}, "propagationMethod": agent}
+    access = [{"sshPublicKey": key}, {"sshPublicKey": key}]
+    text = manifest("a", accessCredentials=access)
+    (found,) = finder(tmp_path, text, secret("keys", one="1", two="2")).find().volumes
+    assert found.volume == "keys-access-cred"
+    assert {file.name: file.read_text() for file in Path(found.path).iterdir()} == {
+        "one": "1",
+        "two": "2",
+    }
+
+
+def test_an_access_credentials_secret_that_is_not_there_is_named(tmp_path: Path) -> None:
+    key = {
+        "source": {"secret": {"secretName": "keys"}},
+        "propagationMethod": {"qemuGuestAgent": {"users": ["vera"]}},
+    }
+    with pytest.raises(HostError, match="accessCredentials: Secret default/keys is not there"):
+        finder(tmp_path, manifest("a", accessCredentials=[{"sshPublicKey": key}])).find()
+
+
 def test_a_pull_secret_is_used_and_not_left_where_the_guests_user_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
