@@ -173,7 +173,8 @@ def _text(entry: Entry, key: str, base: Path) -> str:
     """PEM, from the entry itself or from the file that it names; empty: neither."""
     if entry.get(f"{key}-data"):
         try:
-            return base64.b64decode(str(entry[f"{key}-data"])).decode()
+            data = "".join(str(entry[f"{key}-data"]).split())
+            return base64.b64decode(data, validate=True).decode()
         except (binascii.Error, UnicodeDecodeError) as error:
             raise ClusterError(f"{key}-data: is no base64 of PEM: {error}") from error
     return _file(base / str(entry[key])) if entry.get(key) else ""
