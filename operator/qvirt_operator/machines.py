@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,18 +19,12 @@ from qvirt_crds.vm import VirtualMachine
 from qvirt_kube.client import Kube, Object
 from qvirt_kube.errors import Conflict, NotFound, Refused
 from qvirt_operator import decide_vmi, paths
-from qvirt_operator.decide_vm import (
-    GENERATION,
-    Seen,
-    Vm,
-    VmDecision,
-    created_event,
-    decide_vm,
-    deleted_event,
-)
+from qvirt_operator.decide_vm import VmDecision, created_event, decide_vm, deleted_event
 from qvirt_operator.decisions import Event, Failure, Target
 from qvirt_operator.events import Recorder
 from qvirt_operator.views import Vmi
+from qvirt_operator.vm_seen import Seen, Vm
+from qvirt_operator.vm_status import GENERATION
 from qvirt_operator.work import Key
 
 _log = logging.getLogger(__name__)
@@ -78,7 +73,23 @@ class Machines:
         seen = Seen(vm, vmi, self._now(), jitter=self._jitter())
         if seen.vmi is not None:
             seen.template_changed = await self._template_changed(vm, seen.vmi)
+            if seen.vmi.phase in ("", "Pending", "Scheduling"):
+                seen.unbound = await self._is_unbound(seen.vmi)
         return seen
+
+    async def _is_unbound(self, vmi: Vmi) -> bool:
+        """Whether a claim of the guest's is there and waits for a volume."""
+        for volume in vmi.data.get("spec", {}).get("volumes") or ():
+            source = volume.get("persistentVolumeClaim") or {}
+            ephemeral = (volume.get("ephemeral") or {}).get("persistentVolumeClaim") or {}
+            name = source.get("claimName") or ephemeral.get("claimName")
+            if not name:
+                continue
+            with suppress(NotFound):
+                claim = await self._kube.get(paths.claims(vmi.metadata.namespace, name))
+                if claim.get("status", {}).get("phase") == "Pending":
+                    return True
+        return False
 
     async def _template_changed(self, vm: Vm, vmi: Vmi) -> bool:
         """Whether a restart would give another guest: the revision that the instance was started from tells."""

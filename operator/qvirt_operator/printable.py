@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import Final, Literal
 
-from qvirt_operator.views import Vmi
+from qvirt_operator.views import Vmi, moment
 
 Word = Literal[
     "Terminating",
@@ -13,6 +14,7 @@ Word = Literal[
     "Running",
     "ErrorPvcNotFound",
     "ErrorUnschedulable",
+    "WaitingForVolumeBinding",
     "ErrImagePull",
     "ImagePullBackOff",
     "Starting",
@@ -20,12 +22,23 @@ Word = Literal[
     "Stopped",
 ]
 
+#: The scheduler says so at its first look, also when a node or a volume only comes a moment later.
+UNSCHEDULABLE_FOR: Final = timedelta(seconds=10)
+
 
 def printable_status(
-    *, deleting: bool, vmi: Vmi | None, stopping: bool, creating: bool, crash_loop: bool
+    *,
+    deleting: bool,
+    vmi: Vmi | None,
+    now: datetime,
+    unbound: bool,
+    stopping: bool,
+    creating: bool,
+    crash_loop: bool,
 ) -> Word:
     """
     :param deleting: the VM is being deleted.
+    :param unbound: a claim of the guest's has no volume yet.
     :param stopping: the deletion of the instance has just been decided.
     :param creating: its creation has.
     :param crash_loop: the VM waits before it starts a guest that failed to start.
@@ -38,21 +51,39 @@ def printable_status(
         paused = vmi.condition("Paused")
         return "Paused" if paused is not None and paused.status == "True" else "Running"
     if vmi is not None and not vmi.final:
-        return _starting(vmi)
+        return _starting(vmi, now, unbound)
     if creating:
         return "Starting"
     return "CrashLoopBackOff" if crash_loop else "Stopped"
 
 
-def _starting(vmi: Vmi) -> Word:
-    synchronized, scheduled = vmi.condition("Synchronized"), vmi.condition("PodScheduled")
+def _starting(vmi: Vmi, now: datetime, unbound: bool) -> Word:
+    synchronized = vmi.condition("Synchronized")
     trouble = synchronized.reason if synchronized and synchronized.status == "False" else ""
     if trouble == "FailedPvcNotFound":
         return "ErrorPvcNotFound"
-    if scheduled and scheduled.status == "False" and scheduled.reason == "Unschedulable":
+    since = _unschedulable_since(vmi)
+    if since is not None and now - since >= UNSCHEDULABLE_FOR:
         return "ErrorUnschedulable"
+    if unbound:
+        return "WaitingForVolumeBinding"
     match trouble:
         case "ErrImagePull" | "ImagePullBackOff":
             return trouble
         case _:
             return "Starting"
+
+
+def settles_in(vmi: Vmi | None, now: datetime) -> float | None:
+    """Seconds until the word may change although nothing happens."""
+    since = _unschedulable_since(vmi) if vmi is not None else None
+    if since is None or now - since >= UNSCHEDULABLE_FOR:
+        return None
+    return (UNSCHEDULABLE_FOR - (now - since)).total_seconds() + 0.1
+
+
+def _unschedulable_since(vmi: Vmi) -> datetime | None:
+    found = vmi.condition("PodScheduled")
+    if found is None or found.status != "False" or found.reason != "Unschedulable":
+        return None
+    return moment(found.last_transition_time)

@@ -13,6 +13,7 @@ import msgspec
 from qvirt_crds.status import FINAL
 
 Object = dict[str, Any]
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -225,6 +226,15 @@ def status_of(data: Object) -> Object:
 def timestamp(moment: datetime) -> str:
     """As Kubernetes writes it, in whole seconds."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(text: str | None) -> datetime:
+    """What `timestamp` wrote; one that makes no sense is long ago."""
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return _LONG_AGO
+    return found if found.tzinfo is not None else _LONG_AGO
 
 
 def _without_nulls(data: object) -> object:

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.operator.test_decide_vmi import JSON, merge
 
-from qvirt_operator.decide_vm import FINALIZER, GENERATION, Seen, Vm, VmDecision, decide_vm
+from qvirt_operator.decide_vm import FINALIZER, VmDecision, decide_vm
 from qvirt_operator.decisions import Failure
-from qvirt_operator.views import Vmi
+from qvirt_operator.printable import UNSCHEDULABLE_FOR
+from qvirt_operator.views import Vmi, timestamp
+from qvirt_operator.vm_seen import Seen, Vm
+from qvirt_operator.vm_status import GENERATION
 
 Object = dict[str, Any]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -131,7 +134,7 @@ def test_a_rerun_is_a_request_that_is_written_before_the_deletion() -> None:
 
 @pytest.mark.parametrize("strategy", ["Always", "Manual", "RerunOnFailure"])
 def test_a_restart_starts_again_only_when_it_has_stopped(strategy: str) -> None:
-    asked = {"runStrategy": strategy, "stateChangeRequests": [STOP, START]}
+    asked: Object = {"runStrategy": strategy, "stateChangeRequests": [STOP, START]}
     stopping = decide(machine(strategy, **asked), instance("Running"))
     assert stopping.delete is not None
     assert "stateChangeRequests" not in stopping.status
@@ -231,6 +234,34 @@ WORDS = [
 @pytest.mark.parametrize(("vm", "vmi", "word"), WORDS)
 def test_printable_status(vm: Object, vmi: Object | None, word: str) -> None:
     assert decide(vm, vmi).status["printableStatus"] == word
+
+
+def unschedulable(since: datetime) -> Object:
+    condition = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "lastTransitionTime": timestamp(since),
+    }
+    return instance("Scheduling", conditions=[condition])
+
+
+def test_what_cannot_be_scheduled_for_a_moment_is_starting() -> None:
+    fresh = decide(machine(), unschedulable(NOW - timedelta(seconds=3)))
+    assert fresh.status["printableStatus"] == "Starting"
+    assert fresh.again is not None
+    assert 7 <= fresh.again < 8
+    later = decide(machine(), unschedulable(NOW - UNSCHEDULABLE_FOR))
+    assert later.status["printableStatus"] == "ErrorUnschedulable"
+    assert later.again is None
+
+
+def test_a_claim_without_a_volume_is_waited_for() -> None:
+    word = "WaitingForVolumeBinding"
+    assert decide(machine(), instance("Scheduling"), unbound=True).status["printableStatus"] == word
+    assert decide(machine(), unschedulable(NOW), unbound=True).status["printableStatus"] == word
+    later = decide(machine(), unschedulable(NOW - timedelta(minutes=1)), unbound=True)
+    assert later.status["printableStatus"] == "ErrorUnschedulable"
 
 
 def test_an_orphan_of_its_name_is_taken_over() -> None:

@@ -178,6 +178,97 @@ async def test_a_change_waits_for_the_restart(kube: Kube, node: Node, machines: 
 
     vm = await eventually(told)
     assert (vm["status"]["observedGeneration"], vm["status"]["desiredGeneration"]) == (2, 3)
+    vmi = await node.vmi("x", "Running")
+    assert vmi["spec"]["domain"]["memory"]["guest"] == "64Mi"
+    first = await revisions(kube, node)
+    assert list(first) == [vmi["status"]["virtualMachineRevisionName"]]
+    assert first.popitem()[1]["template"]["spec"]["domain"]["memory"]["guest"] == "64Mi"
+
+    # Stopped by its user: the next start takes the change over.
+    stop = {"action": "Stop", "uid": vmi["metadata"]["uid"]}
+    requests = {"status": {"stateChangeRequests": [stop, {"action": "Start"}]}}
+    pod = await node.pod("x")
+    await kube.patch(f"{machines.path}/x/status", requests)
+    await node.ending_pod("x")
+    await node.remove(pod)
+    await another_pod(node, pod)
+
+    async def settled() -> Object | None:
+        found = await kube.get(f"{machines.path}/x")
+        types = [c["type"] for c in found["status"]["conditions"]]
+        return None if "RestartRequired" in types else found
+
+    vm = await eventually(settled)
+    assert vm["status"]["observedGeneration"] == vm["metadata"]["generation"]
+    vmi = await kube.get(f"{node.vmis_path}/x")
+    assert vmi["spec"]["domain"]["memory"]["guest"] == "128Mi"
+    (name,) = await revisions(kube, node)
+    assert name == f"revision-start-vm-{vm['metadata']['uid']}-{vm['metadata']['generation']}"
+    assert name == vmi["status"]["virtualMachineRevisionName"]
+
+
+async def revisions(kube: Kube, node: Node) -> dict[str, Object]:
+    """Name -> the spec that is kept."""
+    namespace = node.pods_path.split("/")[4]
+    found = await kube.get(f"/apis/apps/v1/namespaces/{namespace}/controllerrevisions")
+    return {item["metadata"]["name"]: item["data"]["spec"] for item in found["items"]}
+
+
+async def test_once_is_not_started_again(kube: Kube, node: Node, machines: Machines) -> None:
+    await machines.create(manifest("Once"))
+    pod = await running(node)
+    await machines.says("Running")
+    await node.end(pod, 0)
+    ended = await node.vmi("x", "Succeeded")
+    vm = await machines.says("Stopped")
+    assert vm["status"]["created"] is True
+    assert (await kube.get(f"{node.vmis_path}/x"))["metadata"]["uid"] == ended["metadata"]["uid"]
+    # Who wants it once more deletes what has ended.
+    await kube.delete(f"{node.vmis_path}/x")
+    await node.remove(pod)
+    again = await another_pod(node, pod)
+    owner = again["metadata"]["ownerReferences"][0]
+    assert owner["uid"] != ended["metadata"]["uid"]
+
+
+async def test_an_orphaned_instance_runs_on(kube: Kube, node: Node, machines: Machines) -> None:
+    await machines.create(manifest("Always"))
+    pod = await running(node)
+    await machines.says("Running")
+    await kube.delete(f"{machines.path}/x", {"propagationPolicy": "Orphan"})
+    vm = await kube.get(f"{machines.path}/x")
+    assert "orphan" in vm["metadata"]["finalizers"]
+    # As the garbage collector does it: first the owners, then the finalizer.
+    await kube.patch(f"{node.vmis_path}/x", {"metadata": {"ownerReferences": None}})
+    kept = [name for name in vm["metadata"]["finalizers"] if name != "orphan"]
+    await kube.patch(f"{machines.path}/x", {"metadata": {"finalizers": kept}})
+    await gone(kube, f"{machines.path}/x")
+    vmi = await kube.get(f"{node.vmis_path}/x")
+    assert "deletionTimestamp" not in vmi["metadata"]
+    assert (await node.pod("x"))["metadata"]["uid"] == pod["metadata"]["uid"]
+    # A machine of that name takes it over, without a restart.
+    await machines.create(manifest("Always"))
+    await machines.says("Running")
+    assert (await node.pod("x"))["metadata"]["uid"] == pod["metadata"]["uid"]
+
+
+async def test_foreground_deletion(kube: Kube, node: Node, machines: Machines) -> None:
+    await machines.create(manifest("Always"))
+    pod = await running(node)
+    await machines.says("Running")
+    await kube.delete(f"{machines.path}/x", {"propagationPolicy": "Foreground"})
+    await node.ending_pod("x")
+    await node.remove(pod)
+    await gone(kube, f"{node.vmis_path}/x")
+
+    async def ours_is_off() -> Object | None:
+        vm = await kube.get(f"{machines.path}/x")
+        return vm if vm["metadata"]["finalizers"] == ["foregroundDeletion"] else None
+
+    # The rest is the garbage collector's, which waits for everything that it deletes.
+    await eventually(ours_is_off)
+    await kube.patch(f"{machines.path}/x", {"metadata": {"finalizers": None}})
+    await gone(kube, f"{machines.path}/x")
 
 
 async def test_deleting_waits_for_the_guest(kube: Kube, node: Node, machines: Machines) -> None:
