@@ -7,10 +7,7 @@ BIN    := $(VENV)/bin
 GUEST  := build/guest
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-# Not in `make test` until they pass every time: what of the operator needs a real API server or the cluster.
-UNFINISHED := --ignore=tests/e2e --ignore-glob='*/test*_real.py'
-
-.PHONY: help demo test test-operator lint unit setup-run setup-dev guest cloud-guest kubernetes cluster images deploy cluster-down bench clean
+.PHONY: help demo test test-e2e lint unit setup-run setup-dev guest cloud-guest kubernetes cluster images deploy cluster-down bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -18,14 +15,15 @@ help: ## this list
 demo: setup-run guest ## boot a VM from the seed's manifest, look at it, shut it down (no cluster)
 	@$(BIN)/python scripts/demo.py
 
-test: setup-dev guest cloud-guest kubernetes ## everything: style, types, layers, real QEMU, networks, guests, the cluster
+test: setup-dev guest cloud-guest kubernetes images ## everything: style, types, layers, real QEMU, networks, guests, the cluster
 	@$(MAKE) --no-print-directory lint
 	@scripts/check-clean before
-	$(BIN)/python -m pytest $(UNFINISHED)
+	$(BIN)/python -m pytest --ignore=tests/e2e
+	$(BIN)/python -m pytest tests/e2e
 	@scripts/check-clean after
 
-test-operator: setup-dev guest kubernetes ## the unfinished: controller and handler on a real API server, a VM in the cluster (README)
-	$(BIN)/python -m pytest tests/operator tests/handler tests/e2e
+test-e2e: setup-dev guest cloud-guest kubernetes images ## of the tests, those on a real cluster with real guests
+	$(BIN)/python -m pytest tests/e2e
 
 lint: setup-dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
