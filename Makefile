@@ -52,6 +52,7 @@ cluster: kubernetes guest images ## a real single-node Kubernetes on this machin
 images: setup-run ## the images that qvirt runs from in a cluster: launcher and operator (build/images)
 	@scripts/install-packages images/packages.txt
 	@$(PYTHON) images/build.py launcher --output build/images
+	@$(PYTHON) images/build.py launcher-microvm --output build/images
 	@$(PYTHON) images/build.py operator --output build/images
 
 bench: setup-dev guest images ## measure against baselines and write docs/benchmarks.md (PART=start for one chapter; needs root)

@@ -41,6 +41,36 @@ LAUNCHER_UNUSED = (
     *("curses", "dbm", "sqlite3", "lib-dynload/_sqlite3", "unittest", "wsgiref", "xmlrpc"),
     *("cgi", "doctest.py", "pdb.py", "pydoc.py"),
     *("ssl.py", "lib-dynload/_ssl", "lib-dynload/_hashlib"),
+    *(
+        "email",
+        "html",
+        "http",
+        "xml",
+        "multiprocessing",
+        "urllib/request.py",
+        "urllib/robotparser.py",
+    ),
+    *("ftplib.py", "imaplib.py", "mailbox.py", "nntplib.py", "poplib.py", "smtplib.py", "smtpd.py"),
+    *("telnetlib.py", "socketserver.py", "zipapp.py", "webbrowser.py", "pickletools.py", "tomllib"),
+    *("lib-dynload/_multibytecodec", "lib-dynload/_xxsubinterpreters", "lib-dynload/_lsprof"),
+    *(
+        f"encodings/{name}"
+        for name in (
+            "big5",
+            "cp",
+            "euc",
+            "gb",
+            "hp",
+            "hz",
+            "iso2022",
+            "johab",
+            "kz1048",
+            "mac_",
+            "ptcp",
+            "shift",
+            "tis",
+        )
+    ),
 )
 
 
@@ -69,12 +99,18 @@ def add_own(tree: Tree, sources: Iterable[Path], skipped: Iterable[str] = ()) ->
 
 
 def compile_all(
-    whole: Tree, scratch: Path, parts: Iterable[Tree], *, docstrings: bool = True
+    whole: Tree,
+    scratch: Path,
+    parts: Iterable[Tree],
+    *,
+    docstrings: bool = True,
+    sources: bool = True,
 ) -> None:
     """Add the byte code of every module of the `parts`, made by the Python of the `whole` tree.
 
     Its validity is not checked at run time: the file system is read-only.
     Without `docstrings` a process takes less memory; assertions stay, unlike with Python's own -OO.
+    Without `sources` byte code stands in their place (PEP 3147), except for our own, whose lines tracebacks show.
     """
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         root = Path(name)
@@ -92,7 +128,16 @@ def compile_all(
                     continue
                 directory, _, file = path.rpartition("/")
                 compiled = f"{directory}/__pycache__/{file[:-3]}.cpython-311.pyc"
-                part.file(compiled, (root / compiled).read_bytes())
+                if sources or _is_ours(path):
+                    part.file(compiled, (root / compiled).read_bytes())
+                else:
+                    del part.nodes[path]
+                    part.file(f"{path}c", (root / compiled).read_bytes())
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a module of a tree belongs to this project."""
+    return path.startswith(f"{SITE}/qvirt_")
 
 
 def _write(tree: Tree, root: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qvirt_images import python_root, wheels
@@ -52,6 +52,8 @@ class Recipe:
 
     name: str
     summary: str
+    #: The file of Python packages.
+    requirements: str
     debs: tuple[str, ...]
     #: Files of the Debian packages beside Python's.
     files: tuple[str, ...]
@@ -62,11 +64,16 @@ class Recipe:
     program: Program
     #: Whether modules know their own documentation.
     docstrings: bool = True
+    #: Whether other people's modules come with their sources.
+    sources: bool = True
+    #: More names for files: link -> target.
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 LAUNCHER = Recipe(
     name="launcher",
     summary="image of the pods that guests run in: QEMU, its firmware, a small Python and virt-launcher",
+    requirements="launcher",
     debs=("qemu-system-x86", "qemu-utils", "seabios", "ipxe-qemu", "ovmf"),
     files=_QEMU_FILES,
     without=python_root.LAUNCHER_UNUSED,
@@ -75,10 +82,25 @@ LAUNCHER = Recipe(
     commands={"virt-launcher": "qvirt_launcher.main", "virt-probe": "qvirt_launcher.virt_probe"},
     program=Program(("virt-launcher",), "107:107", _ENVIRONMENT),
     docstrings=False,
+    sources=False,
+)
+#: Debian's build of QEMU for microvm alone: virtio-mmio, no emulation, no firmware but qboot's and the kernel loaders.
+MICROVM = replace(
+    LAUNCHER,
+    name="launcher-microvm",
+    summary="the launcher's image for guests of machine type microvm on nodes with KVM, half the size",
+    debs=("qemu-system-x86", "qemu-utils", "seabios"),
+    files=(
+        *("usr/bin/qemu-system-x86_64-microvm", "usr/bin/qemu-img", "usr/share/qemu/qboot.rom"),
+        *(f"usr/share/qemu/{name}.bin" for name in ("linuxboot*", "pvh")),
+        "usr/share/seabios/bios-microvm.bin",
+    ),
+    links={"usr/bin/qemu-system-x86_64": "qemu-system-x86_64-microvm"},
 )
 OPERATOR = Recipe(
     name="operator",
     summary="image of virt-controller, virt-api and virt-handler: Python, its Kubernetes packages and ours",
+    requirements="operator",
     debs=("libstdc++6",),
     files=(),
     without=(),
@@ -91,7 +113,7 @@ OPERATOR = Recipe(
     commands={},
     program=Program(("python3", "-m", "qvirt_operator"), "1000:1000", _ENVIRONMENT),
 )
-RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (LAUNCHER, OPERATOR)}
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (LAUNCHER, MICROVM, OPERATOR)}
 
 
 def outputs(name: str) -> tuple[str, ...]:
@@ -103,7 +125,7 @@ def recipe_files(recipe: Recipe, images: Path) -> list[Path]:
     """Files of this tree that decide about the image."""
     own = [file for package in recipe.own for file in _sources(images.parent / package)]
     code = [images / "qvirt_images" / f"{name}.py" for name in _CODE]
-    return [*own, *code, images / "python" / f"{recipe.name}.txt"]
+    return [*own, *code, images / "python" / f"{recipe.requirements}.txt"]
 
 
 def packages(recipe: Recipe, archive: Archive) -> list[Package]:
@@ -130,17 +152,23 @@ def build(
     python.directory("usr/lib/qvirt")
     say("Python packages")
     libraries, own = Tree(), Tree()
-    wheels.unpack(_IMAGES / "python" / f"{recipe.name}.txt", cache, libraries, SITE)
+    wheels.unpack(_IMAGES / "python" / f"{recipe.requirements}.txt", cache, libraries, SITE)
     available.take_libraries(python, libraries)
     python_root.add_own(own, [_ROOT / package for package in recipe.own], recipe.skipped)
     if recipe.files:
         layers.append(Layer("QEMU and its firmware", _qemu(available, recipe.files, python)))
+    for link, target in recipe.links.items():
+        layers[-1].tree.link(link, target)
     for command, module in recipe.commands.items():
         own.file(f"usr/bin/{command}", _script(module), 0o755)
     layers += [Layer("Python packages", libraries), Layer("qvirt", own)]
     say("compiling")
     python_root.compile_all(
-        _union(layers), output, [python, libraries, own], docstrings=recipe.docstrings
+        _union(layers),
+        output,
+        [python, libraries, own],
+        docstrings=recipe.docstrings,
+        sources=recipe.sources,
     )
     say("packing")
     sizes = pack(
