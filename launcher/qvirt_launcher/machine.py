@@ -11,7 +11,7 @@ from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_launcher import peripherals
 from qvirt_launcher.arguments import Command, Options, Properties
 from qvirt_launcher.backing import CopyFile
-from qvirt_launcher.board import Family, board_options, family
+from qvirt_launcher.board import Family, accelerator, board_options, family
 from qvirt_launcher.boot import boot_options, boot_order
 from qvirt_launcher.buses import Buses
 from qvirt_launcher.clock import plan_clock
@@ -38,6 +38,7 @@ class Machine(Model, frozen=True, kw_only=True):
     binary: str
     name: str
     uuid: str
+    accelerator: Options
     board: Options
     cpu: str
     topology: Options
@@ -118,7 +119,8 @@ def build_machine(vmi: VirtualMachineInstance, host: HostFacts) -> Machine:
         binary=host.qemu_binary,
         name=f"{vmi.metadata.namespace or 'default'}_{vmi.metadata.name}",
         uuid=machine_uuid(domain),
-        board={**board_options(domain, host), **memory.board, **firmware.board},
+        accelerator=accelerator(host),
+        board={**board_options(domain), **memory.board, **firmware.board},
         cpu=cpu,
         topology=topology(domain),
         memory={"size": f"{memory.size}B"},

@@ -14,6 +14,7 @@ from qvirt_crds import devices, domain
 from qvirt_crds.defaults import apply_defaults
 from qvirt_crds.validate import validate_vmi
 from qvirt_crds.vm import VirtualMachineInstance
+from qvirt_launcher.board import TRANSLATED_MIB
 from qvirt_launcher.machine import Machine, build_machine
 from qvirt_launcher.offline import offline_facts
 from qvirt_launcher.render import render
@@ -230,4 +231,7 @@ def test_every_timer(timer: str) -> None:
 @pytest.mark.parametrize("board", ["q35", "pc", "microvm", "pc-q35-7.2", "pc-i440fx-7.2"])
 def test_every_machine_type_and_accelerator(board: str, accel: str) -> None:
     argv = render(machine({"machine": {"type": board}}, accel=accel))
-    assert argv[argv.index("-machine") + 1].startswith(f"type={board},accel={accel},")
+    assert argv[argv.index("-machine") + 1].startswith(f"type={board},")
+    # What is translated has a bound: it is memory of the pod's.
+    bound = {"kvm": "", "tcg": f",tb-size={TRANSLATED_MIB}"}[accel]
+    assert argv[argv.index("-accel") + 1] == f"accel={accel}{bound}"
