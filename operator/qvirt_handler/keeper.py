@@ -24,7 +24,7 @@ from qvirt_handler.finder import Finder
 from qvirt_handler.guest import Session
 from qvirt_handler.status import Notice, Seen
 from qvirt_handler.writer import Writer, now
-from qvirt_kube.errors import Conflict, KubeError, NotFound
+from qvirt_kube.errors import Conflict, KubeError, NotFound, Refused
 from qvirt_qmp.errors import QmpError
 
 _log = logging.getLogger(__name__)
@@ -166,7 +166,11 @@ class Keeper:
             self._dirty.set()
             return
         while self._notices:
-            await self._world.writer.tell(self._vmi, self._notices[0])
+            try:
+                await self._world.writer.tell(self._vmi, self._notices[0])
+            except Refused as error:
+                # A namespace that is being deleted takes no Events; asking again would give the same answer.
+                _log.info("%s: %s is not told: %s", self.name, self._notices[0].reason, error)
             self._notices.popleft()
 
     async def _write_status(self) -> None:

@@ -21,9 +21,11 @@ from qvirt_operator.errors import LeadershipLost
 
 _log = logging.getLogger(__name__)
 
-DURATION: Final = 8.0
-RENEW_DEADLINE: Final = 5.0
+DURATION: Final = 10.0
+RENEW_DEADLINE: Final = 8.0
 RETRY_EVERY: Final = 1.5
+#: For one try to renew, so that a connection that hangs leaves time for another.
+_TRY: Final = 4.0
 
 
 class Sighting(Model, frozen=True, kw_only=True):
@@ -116,14 +118,15 @@ class Elector:
             await asyncio.sleep(RETRY_EVERY)
             started = loop.time()
             try:
-                async with asyncio.timeout_at(renewed + RENEW_DEADLINE):
+                async with asyncio.timeout_at(min(started + _TRY, renewed + RENEW_DEADLINE)):
                     await self._hold(self._lease)
                 renewed = started
             except Conflict as error:
                 await self._check_holder(error)
             except (KubeError, TimeoutError) as error:
                 if loop.time() >= renewed + RENEW_DEADLINE:
-                    message = f"the lease could not be renewed for {RENEW_DEADLINE:.0f} s: {error}"
+                    why = str(error) or "the API server is too slow"
+                    message = f"the lease could not be renewed for {RENEW_DEADLINE:.0f} s: {why}"
                     raise LeadershipLost(message) from error
                 _log.warning("the lease could not be renewed: %s", error)
 
