@@ -16,6 +16,8 @@ from qvirt_launcher.rundir import Vm
 
 #: A guest of a cluster that does not run yet is waited for, as virtctl does.
 _START_SECONDS = 300.0
+#: And one that was started just now and has no instance yet, so long.
+_MADE_SECONDS = 15.0
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,14 +46,17 @@ def run(arguments: argparse.Namespace) -> int:
 async def _connect(vm: Vm | Remote) -> Pipe:
     if not isinstance(vm, Remote):
         return await local_console(str(vm.path / CONSOLE_SOCKET))
-    async with asyncio.timeout(_START_SECONDS):
-        while True:
-            try:
-                return await vm.stream("console")
-            except ClusterRefused as error:
-                if error.status != 400:
-                    raise
-            await asyncio.sleep(1)
+    end = asyncio.get_running_loop().time() + _START_SECONDS
+    made = end - _START_SECONDS + _MADE_SECONDS
+    while True:
+        try:
+            return await vm.stream("console")
+        except ClusterRefused as error:
+            # 400: it doesn't run yet; 404: it may be about to be made.
+            late = {400: end, 404: made}.get(error.status, 0.0)
+            if asyncio.get_running_loop().time() > late:
+                raise
+        await asyncio.sleep(1)
 
 
 async def _attach(attachment: Attachment, limit: float | None) -> str:

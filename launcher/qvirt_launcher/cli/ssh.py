@@ -30,6 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
         proxy = shlex.join(proxy_command(arguments, arguments.port)).replace("%", "%%")
         options += ["-o", f"ProxyCommand={proxy}"]
         options += ["-o", f"UserKnownHostsFile={os.path.expanduser(_KNOWN_HOSTS)}"]
+        # A guest that was never met has nobody who could vouch for it but the API server, which we have checked.
+        options += ["-o", "StrictHostKeyChecking=accept-new"]
     else:
         host, port = asyncio.run(address(vm, arguments.port))
         options += ["-p", str(port), "-o", f"HostKeyAlias={vm.record.namespace}.{vm.record.name}"]
