@@ -12,8 +12,7 @@ pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.slow, pytest.mark
 
 _LOG = "guest-console-log"
 _BUSYBOX = "/usr/lib/qvirt/busybox"
-#: The brackets keep it from finding itself.
-_KILL = f"{_BUSYBOX} kill -9 $({_BUSYBOX} pgrep -o -f 'virt-launcher --po[d]')"
+_KILL = f"{_BUSYBOX} kill -9 $({_BUSYBOX} pidof virt-launcher)"
 
 
 def console(cluster: Cluster, name: str) -> str:
