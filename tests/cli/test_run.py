@@ -257,6 +257,25 @@ def test_qmp_shell_and_the_stream_of_events(qvirt: Command, tmp_path: Path, vm_n
     qvirt.run("stop", vm_name, "--force")
 
 
+def test_the_words_that_clusters_know(qvirt: Command, tmp_path: Path, vm_name: str) -> None:
+    """They mean the VM of this machine when there is one of that name, kubeconfig or not."""
+    launch(qvirt, tmp_path, vm_name)
+    assert "is paused" in qvirt.run("pause", vm_name).out
+    assert phase(qvirt, vm_name) == "Paused"
+    assert "goes on" in qvirt.run("unpause", vm_name).out
+    assert phase(qvirt, vm_name) == "Running"
+    assert qvirt.run("restart", vm_name, "--force").code == exits.OK
+    started = qvirt.run("start", vm_name)
+    assert (started.code, "runs already" in started.error) == (exits.USAGE, True)
+    nowhere = qvirt.run("port-forward", "--stdio", vm_name, "22")
+    assert (nowhere.code, "--publish" in nowhere.error) == (exits.HOST, True)
+    elsewhere = qvirt.run("pause", vm_name, "--kubeconfig", str(tmp_path / "none"))
+    assert (elsewhere.code, "No such file" in elsewhere.error) == (exits.FAILED, True)
+    qvirt.run("stop", vm_name, "--force")
+    gone = qvirt.run("start", vm_name)
+    assert (gone.code, "`qvirt run FILE`" in gone.error) == (exits.USAGE, True)
+
+
 def test_vnc_through_the_proxy(qvirt: Command, tmp_path: Path, vm_name: str) -> None:
     launch(qvirt, tmp_path, vm_name)
     proxy = qvirt.start("vnc", vm_name, "--proxy-only")
@@ -301,6 +320,10 @@ def test_the_seeds_manifest_on_a_nat_bridge(
     assert row["user"] != "root"
     assert f"hostname: {vm_name}" in fetch(row["address"].split(",")[0], "")
     assert "test@test.com" in fetch(row["address"].split(",")[0], "authorized_keys")
+    ready = qvirt.run("console", vm_name, "--until", "ssh: ready", "--timeout", str(PATIENCE))
+    assert ready.code == exits.OK, ready.err
+    banner = qvirt.run("port-forward", "--stdio", vm_name, "22")
+    assert banner.out.startswith("SSH-2.0-"), banner.err
     owner = Path(f"/proc/{row['pid']}").stat().st_uid
     assert owner != 0
     stopped = qvirt.run("stop", vm_name, "--grace-period", str(PATIENCE))

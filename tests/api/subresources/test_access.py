@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from tests.api.subresources.conftest import Api, FakeHandler, FakeKube
 from tests.api.virtctl import Virtctl
@@ -11,6 +14,7 @@ from qvirt_api.subresources.table import ENDPOINTS, GROUP, VERSIONS, Endpoint
 from qvirt_kube.errors import Unavailable
 
 _ROWS = [e for e in ENDPOINTS if e.name != "healthz"]
+_PAGE = Path(__file__).parents[3] / "docs/subresources.md"
 _BASE = f"/apis/{GROUP}/v1"
 
 
@@ -176,3 +180,16 @@ async def test_guestfs_has_an_image_or_says_so(jane: Virtctl, api: Api) -> None:
     assert (answer.status, "no image" in answer.message) == (501, True)
     api.services.facts = type(api.services.facts)(version="1", guestfs_image="registry/tools:1")
     assert (await jane.request("GET", url)).json()["gsImage"] == "registry/tools:1"
+
+
+def test_the_page_names_every_row_where_it_belongs() -> None:
+    rows = {}
+    for line in _PAGE.read_text().splitlines():
+        if line.startswith("| ") and line.count("|") == 4:
+            resource, works, missing = (cell.strip() for cell in line.split("|")[1:4])
+            rows[resource] = (works, missing)
+    named = {"expand-vm-spec": "namespaces", "cluster": "of the cluster"}
+    for endpoint in ENDPOINTS:
+        works, missing = rows[named.get(endpoint.resource, endpoint.resource)]
+        words = re.findall(r"[\w/-]+", missing if endpoint.missing else works)
+        assert (endpoint.subresource or endpoint.name) in words, endpoint.name
