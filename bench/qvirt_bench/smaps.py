@@ -62,6 +62,14 @@ def of_processes(pids: Iterable[int]) -> Memory:
     return total
 
 
+def mappings(pid: int) -> list[tuple[int, int]]:
+    """Size and PSS of every mapping of a process, in bytes."""
+    with open(f"/proc/{pid}/smaps", encoding="utf-8", errors="replace") as file:
+        text = file.read()
+    found = re.findall(r"^Size: +(\d+) kB\n(?:.*\n)*?Pss: +(\d+) kB", text, re.M)
+    return [(int(size) * 1024, int(pss) * 1024) for size, pss in found]
+
+
 def cpu_ticks(pid: int) -> int:
     """CPU time of a process and of its children that have ended, in clock ticks (proc(5): fields 14 to 17 of stat)."""
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:

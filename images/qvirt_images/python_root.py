@@ -36,7 +36,7 @@ _UNUSED = (
     *(f"lib-dynload/{name}" for name in ("nis.", "ossaudiodev", "readline", "xx")),
 )
 #: What the operator's packages import and the launcher's don't. OpenSSL's modules are what its library comes with: without
-#: them asyncio, hashlib and `qvirt_qmp.library` do without (docs/adr/0006).
+#: them asyncio, hashlib and `qvirt_qmp.library` do without (docs/adr/0007).
 LAUNCHER_UNUSED = (
     *("curses", "dbm", "sqlite3", "lib-dynload/_sqlite3", "unittest", "wsgiref", "xmlrpc"),
     *("cgi", "doctest.py", "pdb.py", "pydoc.py"),

@@ -1,7 +1,7 @@
 """virt-launcher: the process around one guest, PID 1 of its pod. Wiring only.
 
 Signals come first, before anything that takes time is imported: a PID 1 without a handler loses its SIGTERM for good. Then what
-it does without is left out (docs/adr/0006): OpenSSL alone would take a fifth of its memory.
+it does without is left out (docs/adr/0007): OpenSSL alone would take a fifth of its memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""virt-launcher's options. Read by hand: argparse and what it imports would stay in memory as long as the guest (docs/adr/0006)."""
+"""virt-launcher's options. Read by hand: argparse and what it imports would stay in memory as long as the guest (docs/adr/0007)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a launcher gives back while nothing happens, which is nearly always: the pages of programs and libraries.
 
 They are pages of files, mapped but not changed. The kernel could take them itself, and does when memory is short; until then
-they count as in use, for the kubelet too. They are there again at the first touch (docs/adr/0006 has what this is worth).
+they count as in use, for the kubelet too. They are there again at the first touch (docs/adr/0007 has what this is worth).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the launcher itself reads of ``vm-sync``: of the VM's object next to nothing, as it hands that on to the worker as it came.
 
-The types of a whole spec would cost every launcher 0.5 MiB for as long as its guest lives (docs/adr/0006). Field by field these
+The types of a whole spec would cost every launcher 0.5 MiB for as long as its guest lives (docs/adr/0007). Field by field these
 are those of `qvirt_crds.sync.SyncArguments` and of what is below it; a test holds them together.
 """
 

@@ -1,0 +1,97 @@
+"""Many idle guests at once: what each adds, with launchers and by hand, and what a node of 64 GiB would hold."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+from qvirt_bench import byhand, image_root, pod, smaps
+from qvirt_bench.conditions import accelerator
+from qvirt_bench.figures import Curve, Figure, Measured, Plot
+from qvirt_crds.sync import SyncArguments
+from qvirt_launcher.settle import QUIET
+
+#: Guests that run at once; fewer where the machine is small (QVIRT_BENCH_GUESTS).
+_GUESTS: Final = int(os.environ.get("QVIRT_BENCH_GUESTS", "20"))
+_NODE: Final = 64 << 30
+#: Kept for the system.
+_RESERVED: Final = 4 << 30
+
+
+async def measure() -> Measured:
+    """Total PSS after each guest that has come to its prompt."""
+    root = image_root.unpack(image_root.archive_of("launcher"))
+    guest = pod.guest(accel=accelerator())
+    async with byhand.template(root, guest) as made:
+        hand = await _by_hand(root, made)
+    ours = await _launchers(root, guest)
+    held = tuple((_NODE - _RESERVED) // (points[-1] // _GUESTS) for points in (ours, hand))
+    return Measured(
+        figures=(
+            Figure(
+                name="idle 64 MiB guests that a node of 64 GiB holds (4 kept for itself)",
+                unit="guests",
+                ours=(float(held[0]),),
+                baseline=(float(held[1]),),
+                baseline_name="the same argv by hand",
+                kind="ratio",
+                aim=0.85,
+                better="more",
+            ),
+        ),
+        notes=(f"Computed from the summed PSS of {_GUESTS} running guests at their login prompt.",),
+        plots=(
+            Plot(
+                title="PSS of all processes of idle guests",
+                x="guests",
+                y="MiB",
+                curves=(_curve("with launchers", ours), _curve("by hand", hand)),
+            ),
+        ),
+    )
+
+
+async def _launchers(root: Path, guest: SyncArguments) -> list[int]:
+    async with contextlib.AsyncExitStack() as stack:
+        pods: list[pod.Pod] = []
+        for _ in range(_GUESTS):
+            one = await stack.enter_async_context(pod.started(root))
+            await one.connect()
+            await one.sync(guest)
+            await one.running()
+            await one.prompt()
+            pods.append(one)
+        await asyncio.sleep(QUIET + 5)
+        return _growing([list(one.processes()) for one in pods])
+
+
+async def _by_hand(root: Path, made: byhand.Template) -> list[int]:
+    async with contextlib.AsyncExitStack() as stack:
+        machines: list[byhand.Machine] = []
+        for _ in range(_GUESTS):
+            one = await stack.enter_async_context(byhand.started(root, made))
+            reader = await stack.enter_async_context(one.console())
+            await one.run()
+            await pod.until(reader, pod.PROMPT)
+            machines.append(one)
+        await asyncio.sleep(QUIET + 5)
+        return _growing([[one.qemu] for one in machines])
+
+
+def _growing(groups: list[list[int]]) -> list[int]:
+    """Sums over the first, the first two, and so on, all running."""
+    total, found = 0, []
+    for pids in groups:
+        total += smaps.of_processes(pids).pss
+        found.append(total)
+    return found
+
+
+def _curve(name: str, points: list[int]) -> Curve:
+    return Curve(
+        name=name,
+        points=tuple((float(n), round(p / smaps.MIB, 1)) for n, p in enumerate(points, start=1)),
+    )
