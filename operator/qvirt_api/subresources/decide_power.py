@@ -11,8 +11,8 @@ from typing import Final, Literal
 from qvirt_api.subresources.errors import StatusError, bad_request, conflict, internal
 from qvirt_api.subresources.options import RestartOptions, StartOptions, StopOptions
 from qvirt_api.subresources.views import Instance, Machine
+from qvirt_crds.meta import JsonObject as Object
 from qvirt_crds.model import Model
-from qvirt_kube.client import Object
 
 #: What a patch is for: the VirtualMachine, its status, or its instance.
 Target = Literal["machine", "status", "instance"]

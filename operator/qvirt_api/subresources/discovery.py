@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from qvirt_api.subresources.table import ENDPOINTS, GROUP, VERSIONS, Endpoint
-from qvirt_kube.client import Object
+from qvirt_crds.meta import JsonObject as Object
 
 _DELEGATED: Final[Object] = {"description": "OK"}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 import sys
 
+from qvirt_crds.meta import JsonObject as Object
 from qvirt_crds.model import Model
 from qvirt_crds.version import VERSION
-from qvirt_kube.client import Object
 
 
 class About(Model, frozen=True, kw_only=True):

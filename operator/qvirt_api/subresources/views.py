@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from qvirt_kube.client import Object
+from qvirt_crds.meta import JsonObject as Object
 
 #: Phases that no instance leaves.
 FINAL: Final = ("Succeeded", "Failed")
