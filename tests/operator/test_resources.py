@@ -10,6 +10,7 @@ from qvirt_crds.configuration import Configuration
 from qvirt_crds.defaults import apply_defaults
 from qvirt_crds.load import load_manifests
 from qvirt_crds.vm import VirtualMachineInstanceSpec
+from qvirt_launcher.board import TRANSLATED_MIB
 from qvirt_operator.resources import holder_requirements, overhead, requirements
 from qvirt_operator.settings import Settings
 
@@ -31,15 +32,17 @@ spec: {{domain: {{devices: {{}}, {domain}}}}}
 
 def test_memory_grows_by_the_overhead() -> None:
     found = spec("memory: {guest: 64Mi}")
-    assert overhead(found, KVM) > 0
+    assert overhead(found, EMULATED) > 0
     wanted = requirements(found, EMULATED)
-    assert wanted == {"requests": {"cpu": "100m", "memory": str(64 * MIB + overhead(found, KVM))}}
+    assert wanted == {
+        "requests": {"cpu": "100m", "memory": str(64 * MIB + overhead(found, EMULATED))}
+    }
 
 
 def test_a_request_wins_over_the_guests_memory() -> None:
     found = spec("memory: {guest: 64Mi}, resources: {requests: {memory: 128Mi}}")
     assert requirements(found, EMULATED)["requests"]["memory"] == str(
-        128 * MIB + overhead(found, KVM)
+        128 * MIB + overhead(found, EMULATED)
     )
 
 
@@ -49,7 +52,7 @@ def test_overcommitted_overhead_is_not_requested_but_allowed() -> None:
     )
     wanted = requirements(found, EMULATED)
     assert wanted["requests"]["memory"] == str(64 * MIB)
-    assert wanted["limits"]["memory"] == str(64 * MIB + overhead(found, KVM))
+    assert wanted["limits"]["memory"] == str(64 * MIB + overhead(found, EMULATED))
 
 
 @pytest.mark.parametrize(("cpu", "share"), [("{cores: 2, sockets: 2}", "400m"), ("{}", "100m")])
@@ -87,7 +90,7 @@ def test_huge_pages_hold_the_guest_and_memory_the_rest() -> None:
     found = spec("memory: {guest: 64Mi, hugepages: {pageSize: 2Mi}}")
     wanted = requirements(found, EMULATED)
     assert wanted["requests"]["hugepages-2Mi"] == wanted["limits"]["hugepages-2Mi"] == str(64 * MIB)
-    assert wanted["requests"]["memory"] == str(overhead(found, KVM))
+    assert wanted["requests"]["memory"] == str(overhead(found, EMULATED))
 
 
 def test_the_clusters_settings() -> None:
@@ -99,3 +102,10 @@ def test_the_clusters_settings() -> None:
     requests = requirements(found, settings)["requests"]
     assert requests["cpu"] == "600m"
     assert requests["memory"] == str(200 * MIB + overhead(found, settings))
+
+
+def test_the_aim_for_a_small_guest() -> None:
+    """96 MiB for one vCPU and 1 GiB, with a display; emulation comes on top, and has a bound."""
+    found = spec("memory: {guest: 1Gi}")
+    assert overhead(found, KVM) <= 96 * MIB
+    assert overhead(found, EMULATED) - overhead(found, KVM) > TRANSLATED_MIB * MIB
