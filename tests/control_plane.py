@@ -56,7 +56,10 @@ class ApiServer:
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
             "current-context": "test",
         }
-        path.write_text(json.dumps(document))
+        # Whole at any time: whoever runs already may be reading it.
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(document))
+        new.replace(path)
         return str(path)
 
     def kubectl(self, *argv: str, stdin: str | None = None) -> str:

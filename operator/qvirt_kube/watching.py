@@ -33,7 +33,7 @@ Tell = Callable[[Object, bool], None]
 PERIOD: Final = 30.0
 #: Seconds that list and watch may disagree because one of both is on its way.
 LATE: Final = 3.0
-#: Seconds before another try after kopf has ended.
+#: Seconds before another try after kopf has ended, or had no credentials.
 _AGAIN: Final = 2.0
 _STOP_DEADLINE: Final = 3.0
 #: Seconds between kopf's tries to reach the API server: about an hour in all, then it is started anew.
@@ -172,7 +172,8 @@ class _Thread:
             handler = self._handler(watch, stop)
             where = (interest.group, interest.version, interest.plural)
             kopf.on.event(*where, registry=registry, id=interest.plural)(handler)
-        kopf.on.login(registry=registry, id="login")(_login)
+        # A kubeconfig may be read while somebody writes it; kopf would look again after a minute.
+        kopf.on.login(registry=registry, id="login", backoff=_AGAIN)(_login)
         return registry
 
     def _handler(self, watch: _Watch, stop: threading.Event) -> Callable[..., Any]:

@@ -94,7 +94,10 @@ class ApiServer:
             "contexts": [{"name": name, "context": {"cluster": name, "user": user}}],
             "current-context": name,
         }
-        path.write_text(json.dumps(document))
+        # Whole at any time: whoever runs already may be reading it.
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(document))
+        new.replace(path)
         return str(path)
 
 
