@@ -32,6 +32,14 @@ _SHARED_LIBRARIES = {
     "libtommath1": ("libtommath.so.1",),
     "zlib1g": ("libz.so.1",),
 }
+# Package -> program in it -> its place in the guest. netcat: busybox's knows no UDP.
+_PROGRAMS: Mapping[str, Mapping[str, str]] = {
+    "dropbear-bin": {
+        "usr/sbin/dropbear": "bin/dropbear",
+        "usr/bin/dropbearkey": "bin/dropbearkey",
+    },
+    "netcat-traditional": {"bin/nc.traditional": "bin/nc.traditional"},
+}
 # Package -> its program, signed by Debian's Secure Boot key.
 EFI_PACKAGES = {
     "shim-signed": "usr/lib/shim/shimx64.efi.signed",
@@ -91,7 +99,7 @@ def recipe_files(images: Path) -> list[Path]:
 
 def packages(flavour: Flavour, archive: Archive) -> list[Package]:
     """Every package that goes into the guest, at the version that the archive offers now."""
-    names = [archive.behind(flavour.kernel), "busybox-static", "dropbear-bin", *_SHARED_LIBRARIES]
+    names = [archive.behind(flavour.kernel), "busybox-static", *_PROGRAMS, *_SHARED_LIBRARIES]
     if flavour.efi:
         names += EFI_PACKAGES
     return list(archive.resolve(names).values())
@@ -162,7 +170,7 @@ def _root(
         tree.link(f"bin/{applet}", "busybox")
     tree.link("sbin", "bin")
     tree.link("init", "bin/busybox")
-    _dropbear(tree, flavour, opened)
+    _programs(tree, flavour, opened)
     tree.overlay(SOURCE / "rootfs")
     absent = add_modules(tree, kernel, _lines("modules.txt"))
     if absent:
@@ -188,10 +196,10 @@ def _applets(busybox: bytes) -> list[str]:
         program.unlink()
 
 
-def _dropbear(tree: Tree, flavour: Flavour, opened: Mapping[str, tarfile.TarFile]) -> None:
-    package = opened["dropbear-bin"]
-    tree.file("bin/dropbear", member(package, "usr/sbin/dropbear"), 0o755)
-    tree.file("bin/dropbearkey", member(package, "usr/bin/dropbearkey"), 0o755)
+def _programs(tree: Tree, flavour: Flavour, opened: Mapping[str, tarfile.TarFile]) -> None:
+    for package, programs in _PROGRAMS.items():
+        for source, target in programs.items():
+            tree.file(target, member(opened[package], source), 0o755)
     for name, libraries in _SHARED_LIBRARIES.items():
         for library in libraries:
             for directory in ("lib", "usr/lib"):

@@ -14,9 +14,6 @@ from tests.e2e.guests import SHELL, instance, instance_spec
 
 pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(900)]
 
-#: Answers datagrams one after the other: busybox's nc talks to whoever came first until it is silent.
-_UDP_ECHO = "(while :; do nc -u -l -p 7 -w 1 -e /bin/cat; done) >/dev/null 2>&1 </dev/null &\n"
-
 
 def _service(name: str, selector: dict[str, str], **more: Any) -> Object:
     ports = [
@@ -52,7 +49,7 @@ def _echo(host: str, port: int) -> bool:
 @pytest.mark.parametrize("binding", ["bridge", "masquerade"])
 def test_services(cluster: Cluster, binding: str) -> None:
     cluster.apply(
-        instance("guest", labels={"app": "demo"}, binding=binding, script=_UDP_ECHO),
+        instance("guest", labels={"app": "demo"}, binding=binding),
         _service("inside", {"app": "demo"}),
         _service("outside", {"app": "demo"}, type="NodePort"),
     )
