@@ -56,7 +56,7 @@ images: setup-run ## the images that qvirt runs from in a cluster: launcher and 
 	@$(PYTHON) images/build.py operator --output build/images
 
 bench: setup-dev guest images ## measure against baselines and write docs/benchmarks.md (PART=start for one chapter; needs root)
-	@PYTHONPATH=bench $(BIN)/python -m qvirt_bench $(PART)
+	@$(BIN)/python -m qvirt_bench $(PART)
 
 deploy: images ## install qvirt on the cluster of KUBECONFIG (REGISTRY=host:port that its nodes pull from)
 	@$(PYTHON) operator/deploy.py $(if $(REGISTRY),--registry $(REGISTRY))

@@ -27,11 +27,8 @@ PARTS: Final[Mapping[str, str]] = {
     "boot": "From a running machine to a login prompt",
     "image": "Images",
     "density": "Many guests on one node",
-    "disk": "Disk",
-    "network": "Network of a pod",
     "cluster": "From creation to Running in a cluster, and what it writes to the API",
     "control-plane": "The control plane",
-    "controller": "virt-controller and the number of guests",
 }
 
 
