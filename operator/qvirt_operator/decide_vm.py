@@ -25,7 +25,8 @@ from qvirt_operator.vm_seen import Seen, Vm
 from qvirt_operator.vm_status import GENERATION, Plan, status_patch
 
 FINALIZER: Final = "kubevirt.io/virtualMachineControllerFinalize"
-_ORPHAN: Final = "orphan"
+#: Finalizer of an object that is deleted without its dependents.
+ORPHAN: Final = "orphan"
 
 
 class VmDecision(Model, frozen=True, kw_only=True):
@@ -79,7 +80,7 @@ def decide_vm(seen: Seen) -> VmDecision:
 def _decide_deletion(seen: Seen) -> VmDecision:
     """The instance goes first, so that a VM of the same name can be made when this one is gone."""
     vm, vmi = seen.vm, seen.vmi
-    if _ORPHAN in vm.metadata.finalizers:
+    if ORPHAN in vm.metadata.finalizers:
         # The garbage collector takes the VM out of the instance's owners first; then the instance is not ours.
         return VmDecision()
     if vmi is None:

@@ -19,7 +19,7 @@ from qvirt_crds.vm import VirtualMachine
 from qvirt_kube.client import Kube, Object
 from qvirt_kube.errors import Conflict, NotFound, Refused
 from qvirt_operator import decide_vmi, paths
-from qvirt_operator.decide_vm import VmDecision, created_event, decide_vm, deleted_event
+from qvirt_operator.decide_vm import ORPHAN, VmDecision, created_event, decide_vm, deleted_event
 from qvirt_operator.decisions import Event, Failure, Target
 from qvirt_operator.events import Recorder
 from qvirt_operator.views import Vmi
@@ -53,6 +53,10 @@ class Machines:
         except NotFound:
             return None
         seen = await self._observe(vm)
+        if vm.metadata.deleting and ORPHAN in vm.metadata.finalizers:
+            # Nobody has a use for them, and the garbage collector of older API servers never gets over them: it can't
+            # take away their owner, as their content is written anew with that, which is not allowed.
+            await self._drop_revisions(vm)
         failure = _foreign(seen)
         if failure is None:
             decision = decide_vm(seen)
@@ -160,10 +164,13 @@ class Machines:
             await self._kube.create(paths.revisions(namespace), body)
         except Conflict:
             return
-        selector = f"{_REVISION_OF}={vm.metadata.uid}"
+        await self._drop_revisions(vm, keep=name)
+
+    async def _drop_revisions(self, vm: Vm, keep: str = "") -> None:
+        namespace, selector = vm.metadata.namespace, f"{_REVISION_OF}={vm.metadata.uid}"
         found = await self._kube.get(paths.revisions(namespace), labelSelector=selector)
         for old in found["items"]:
-            if old["metadata"]["name"] != name:
+            if old["metadata"]["name"] != keep:
                 path = paths.revisions(namespace, old["metadata"]["name"])
                 await self._forgiving(self._kube.delete(path))
 

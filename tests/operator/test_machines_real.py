@@ -238,6 +238,11 @@ async def test_an_orphaned_instance_runs_on(kube: Kube, node: Node, machines: Ma
     await kube.delete(f"{machines.path}/x", {"propagationPolicy": "Orphan"})
     vm = await kube.get(f"{machines.path}/x")
     assert "orphan" in vm["metadata"]["finalizers"]
+
+    async def forgotten() -> bool | None:
+        return not await revisions(kube, node) or None
+
+    await eventually(forgotten)
     # As the garbage collector does it: first the owners, then the finalizer.
     await kube.patch(f"{node.vmis_path}/x", {"metadata": {"ownerReferences": None}})
     kept = [name for name in vm["metadata"]["finalizers"] if name != "orphan"]
