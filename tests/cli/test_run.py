@@ -320,10 +320,13 @@ def test_the_seeds_manifest_on_a_nat_bridge(
     assert row["user"] != "root"
     assert f"hostname: {vm_name}" in fetch(row["address"].split(",")[0], "")
     assert "test@test.com" in fetch(row["address"].split(",")[0], "authorized_keys")
-    ready = qvirt.run("console", vm_name, "--until", "ssh: ready", "--timeout", str(PATIENCE))
-    assert ready.code == exits.OK, ready.err
-    banner = qvirt.run("port-forward", "--stdio", vm_name, "22")
-    assert banner.out.startswith("SSH-2.0-"), banner.err
+    forwarding = qvirt.start("port-forward", vm_name, "0:80")
+    assert forwarding.stdout is not None
+    port = re.search(r"127\.0\.0\.1:(\d+)", forwarding.stdout.readline())
+    assert port is not None
+    assert fetch(f"127.0.0.1:{port[1]}", "hostname").strip() == vm_name
+    forwarding.send_signal(signal.SIGINT)
+    forwarding.communicate(timeout=PATIENCE)
     owner = Path(f"/proc/{row['pid']}").stat().st_uid
     assert owner != 0
     stopped = qvirt.run("stop", vm_name, "--grace-period", str(PATIENCE))

@@ -180,6 +180,8 @@ async def test_a_paused_guest_has_no_time(cluster: Cluster, virtctl: Virtctl) ->
 async def test_port_forward(cluster: Cluster, virtctl: Virtctl) -> None:
     cluster.apply(machine("vm", binding="masquerade", script=_UDP_ECHO))
     guest = await running(cluster, "vm")
+    # Its start script, which offers the UDP port as well, comes later than its web server.
+    await asyncio.to_thread(guest.run, "true", 300)
     for kind in ("vm", "vmi"):
         async with virtctl.port_forward(kind, "vm", 80) as stream:
             await stream.send(b"GET /hostname HTTP/1.0\r\n\r\n")
