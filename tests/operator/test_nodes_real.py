@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.operator.conftest import CONTROLLER, ApiServer, Node, eventually, gone
+from tests.control_plane import ApiServer
+from tests.operator.conftest import CONTROLLER, Node, eventually, gone
 from tests.operator.test_instances_real import manifest, reasons
 
 from qvirt_kube.client import Kube
