@@ -33,7 +33,14 @@ def main() -> int:
     run(sys.executable, str(_DEPLOY))
     source = f"oci-archive:{_ARCHIVE}"
     run("skopeo", "copy", "--quiet", "--dest-tls-verify=false", source, f"docker://{_IMAGE}")
-    run("kubectl", "apply", "-f", "examples/seed-vm.yaml", "-f", "examples/cluster/seed-service.yaml")
+    run(
+        "kubectl",
+        "apply",
+        "-f",
+        "examples/seed-vm.yaml",
+        "-f",
+        "examples/cluster/seed-service.yaml",
+    )
     begin = time.monotonic()
     wait(
         "the VM is Running", begin, lambda: "Running" in ask(*_get("vm", ".status.printableStatus"))

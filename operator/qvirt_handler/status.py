@@ -77,7 +77,8 @@ def decide(status: JsonObject, seen: Seen, now: str) -> Written:
     if synchronized_writer(str(status.get("phase"))) != "virt-handler":
         return Written()
     if seen.report is None and not seen.trouble:
-        return Written()  # we have just started: what was known before us stays until we have looked
+        # We have just started: what was known before us stays until we have looked.
+        return Written()
     new = {
         **_phase(status, seen, now),
         **_interfaces(seen),

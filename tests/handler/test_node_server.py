@@ -543,7 +543,7 @@ async def test_a_new_session_takes_over(world: World) -> None:
 async def test_what_the_guest_says_at_the_end_arrives_whole(world: World) -> None:
     block = os.urandom(MIB)
 
-    async def flood(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def flood(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(BULK // MIB):
             writer.write(block)
             await writer.drain()
