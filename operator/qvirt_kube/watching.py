@@ -36,6 +36,7 @@ LATE: Final = 3.0
 #: Seconds before another try after kopf has ended, or had no credentials.
 _AGAIN: Final = 2.0
 _STOP_DEADLINE: Final = 3.0
+_LINGER: Final = 0.25
 #: Seconds between kopf's tries to reach the API server: about an hour in all, then it is started anew.
 _BACKOFFS: Final = (0.2, 0.5, 1.0, 2.0, *(4.0 for _ in range(900)))
 
@@ -143,7 +144,7 @@ class _Thread:
 
     def _body(self, stop: threading.Event, ended: asyncio.Event) -> None:
         try:
-            asyncio.run(self._operator(stop))
+            asyncio.run(self._run(stop))
         except Exception as error:  # noqa: BLE001  whatever ends kopf, it is started again
             if not stop.is_set():
                 _log.warning("the watch has ended: %s: %s", type(error).__name__, error)
@@ -154,6 +155,13 @@ class _Thread:
         # At the very end our loop may be gone before kopf's last words.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback, *arguments)
+
+    async def _run(self, stop: threading.Event) -> None:
+        try:
+            await self._operator(stop)
+        finally:
+            # aiohttp closes encrypted connections a little later than it says.
+            await asyncio.sleep(_LINGER)
 
     async def _operator(self, stop: threading.Event) -> None:
         await kopf.operator(
