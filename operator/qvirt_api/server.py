@@ -62,7 +62,13 @@ async def serving(
         await site.start()
         yield runner.addresses[0][1]
     finally:
+        clients = runner.server.connections if runner.server is not None else []
+        transports = [client.transport for client in clients if client.transport is not None]
         await runner.cleanup()
+        for transport in transports:
+            # Who hasn't said goodbye by now, in TLS's way, is not waited for: our loop may end.
+            transport.abort()
+        await asyncio.sleep(0)
 
 
 async def _healthz(_request: web.Request) -> web.Response:
