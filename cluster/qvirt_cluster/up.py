@@ -72,7 +72,15 @@ def _start_all(site: Site) -> None:
     for wave in WAVES:
         started = [name for name in wave if _ensure_running(site.layout, known[name])]
         for name in wave:
-            _await(site, known[name], partial(sickness, site.layout, known[name].health))
+            healthy = partial(sickness, site.layout, known[name].health)
+            try:
+                _await(site, known[name], healthy)
+            except ComponentFailed:
+                # It may have been on its way out when we looked: told to end a while ago.
+                if name in started or not _ensure_running(site.layout, known[name]):
+                    raise
+                started.append(name)
+                _await(site, known[name], healthy)
             if name in started:
                 say(f"{name} is healthy ({time.monotonic() - begin:.1f} s)")
         if "containerd" in wave:

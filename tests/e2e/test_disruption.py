@@ -117,7 +117,7 @@ def test_the_api_server_is_gone_for_a_while(cluster: Cluster) -> None:
     guest, other = cluster.running("guest"), cluster.running("other")
     boot = guest.run("cat /proc/sys/kernel/random/boot_id")
     record = json.loads(_run_dir().joinpath("kube-apiserver.json").read_text())
-    os.kill(record["pid"], signal.SIGTERM)
+    os.kill(record["pid"], signal.SIGKILL)
     try:
         end = time.monotonic() + 30
         other.leave("poweroff")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 
 import pytest
+from tests.api.virtctl import from_kubeconfig
 from tests.e2e.conftest import ROOT, Cluster, push
 
 pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -106,6 +108,7 @@ def test_a_guest_with_an_agent(cluster: Cluster) -> None:
     assert "AccessCredentialsSyncSuccess" in cluster.reasons("cloudy")
     assert _in_guest(cluster, "cat ~vera/.ssh/authorized_keys").splitlines() == [KEY]
 
+    asyncio.run(_through_virt_api(cluster))
     assert not is_true("Ready")
     _in_guest(cluster, "touch /run/ready")
     cluster.until("its probe succeeds", lambda: is_true("Ready"))
@@ -121,3 +124,18 @@ def test_a_guest_with_an_agent(cluster: Cluster) -> None:
         300,
     )
     cluster.kubectl("delete", "vmi", "cloudy", "--timeout=120s")
+
+
+async def _through_virt_api(cluster: Cluster) -> None:
+    """What virtctl shows, and its freeze: the guest's own agent answers at the other end."""
+    async with from_kubeconfig(cluster.kubeconfig, cluster.namespace) as virtctl:
+        system = await virtctl.ask("cloudy", "guestosinfo")
+        assert system.status == 200, system
+        assert system.json()["os"]["id"] == "debian"
+        disks = await virtctl.ask("cloudy", "filesystemlist")
+        assert "/" in [disk["mountPoint"] for disk in disks.json()["items"]]
+        users = await virtctl.ask("cloudy", "userlist")
+        assert users.status == 200, users
+        for verb in ("freeze", "unfreeze"):
+            answer = await virtctl.press("cloudy", verb)
+            assert answer.status < 300, answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -12,7 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.api.virtctl import Refused, Virtctl, from_kubeconfig
+from tests.api.virtctl import Refused, Stream, Virtctl, from_kubeconfig
 from tests.e2e import screen
 from tests.e2e.conftest import Cluster
 from tests.e2e.guests import Guest, instance, machine
@@ -187,6 +188,8 @@ async def test_port_forward(cluster: Cluster, virtctl: Virtctl) -> None:
             assert stream.code == 1000
         assert page.startswith(b"HTTP/1.")
         assert page.rstrip().endswith(b"vm")
+    async with virtctl.port_forward("vmi", "vm", 7, "udp") as stream:
+        assert await _echoed(stream, b"datagram") == b"datagram"
     async with virtctl.port_forward("vmi", "vm", 22) as stream:
         await stream.until("SSH-2.0-")
     answer = await virtctl.refusal(virtctl.path("virtualmachines", "vm", "portforward/4/tcp"))
@@ -211,6 +214,15 @@ async def test_port_forward(cluster: Cluster, virtctl: Virtctl) -> None:
             length += len(chunk)
     assert length == _MEGABYTES << 20
     assert seen.digest() == wanted.digest()
+
+
+async def _echoed(stream: Stream, data: bytes) -> bytes:
+    """Asked again and again: datagrams get lost, most of all while nobody listens yet."""
+    for _ in range(30):
+        await stream.send(data)
+        with contextlib.suppress(TimeoutError):
+            return await stream.receive(2)
+    raise AssertionError("no answer")
 
 
 async def test_screen(cluster: Cluster, virtctl: Virtctl) -> None:
