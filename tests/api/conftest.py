@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,9 +23,9 @@ from qvirt_api.server import application, serving
 from qvirt_api.state import State
 from qvirt_api.subresources.joining import Subresources
 from qvirt_api.tls import ClientTls, ServerTls
-from qvirt_crds import schema
+from qvirt_crds import names, schema
 from qvirt_kube.client import Kube
-from qvirt_kube.errors import KubeError
+from qvirt_kube.errors import KubeError, NotFound
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 MANIFESTS: Final = ROOT / "operator" / "manifests"
@@ -139,6 +139,7 @@ class VirtApi:
 async def virt_api(api_server: ApiServer, kube: Kube) -> AsyncIterator[VirtApi]:
     """Serving, trusted by the API server, and gone when the test ends, webhooks included."""
     state, tls, node_tls = State(), ServerTls(), ClientTls()
+    await _forget_certificates(kube)
 
     def tell(report: Report) -> None:
         if report.serving is not None:
@@ -179,6 +180,16 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def _forget_certificates(kube: Kube) -> None:
+    """Those of an earlier test may be of another time: its clock is its own."""
+    core = "/api/v1/namespaces/kubevirt"
+    kept = (names.CA_SECRET, names.API_SECRET, names.HANDLER_SECRET, names.HANDLER_CLIENT_SECRET)
+    paths = [f"{core}/secrets/{name}" for name in kept]
+    for path in (*paths, f"{core}/configmaps/{names.CA_CONFIG_MAP}"):
+        with suppress(NotFound):
+            await kube.delete(path)
 
 
 def _register(server: ApiServer, port: int) -> None:
