@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from tests.e2e import pod_security
@@ -25,6 +25,8 @@ _IMAGES = ROOT / "build" / "images"
 _DEMO = ROOT / "build" / "guest" / "demo-guest.oci.tar"
 _SEED_IMAGE = "kubevirt/cirros-registry-disk-demo:devel"
 _LOCK = Path("/run/qvirt-deploy.lock")
+#: On their way out.
+_NAMESPACES: Final[list[str]] = []
 
 Object = dict[str, Any]
 
@@ -156,6 +158,7 @@ def kubeconfig() -> Iterator[str]:
         for name in (DEMO_IMAGE, _SEED_IMAGE):
             push(_DEMO, name)
         yield path
+        _await_gone(path)
         if ours:
             _run(*_DEPLOY, "--delete", environment={"KUBECONFIG": path})
     finally:
@@ -163,9 +166,19 @@ def kubeconfig() -> Iterator[str]:
             _run(*_CLUSTER, "down")
 
 
+def _await_gone(kubeconfig: str, deadline: float = 180) -> None:
+    """:raise AssertionError: the deletion of a namespace sticks."""
+    end = time.monotonic() + deadline
+    for namespace in _NAMESPACES:
+        ask = ("kubectl", "get", "namespace", namespace, "--ignore-not-found", "-o=yaml")
+        while found := _run(*ask, environment={"KUBECONFIG": kubeconfig}):
+            assert time.monotonic() < end, f"not gone within {deadline} s:\n{found}"
+            time.sleep(0.5)
+
+
 @pytest.fixture
 def cluster(kubeconfig: str, request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A namespace of its own, gone with all that is in it when the test ends."""
+    """A namespace of its own, which goes with all that is in it when the test ends; the session's end waits for it."""
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:45].strip("-")
     namespace = f"{name}-{os.getpid()}"
     found = Cluster(kubeconfig, namespace)
@@ -175,7 +188,8 @@ def cluster(kubeconfig: str, request: pytest.FixtureRequest) -> Iterator[Cluster
         yield found
         found.check_pods()
     finally:
-        found.kubectl("delete", "namespace", namespace, "--timeout=180s", deadline=200)
+        found.kubectl("delete", "namespace", namespace, "--wait=false")
+        _NAMESPACES.append(namespace)
 
 
 def push(archive: Path, name: str) -> None:

@@ -80,7 +80,9 @@ class Disks:
         self._cluster.apply(volume, claim)
 
     def close(self) -> None:
-        """The claims go with the namespace; what is not in it goes here."""
+        """Who uses them ends before they do. The claims go with the namespace; what is not in it goes here."""
+        self._cluster.kubectl("delete", "vm", "--all", "--timeout=150s", deadline=170)
+        self._cluster.until("no pod is left", lambda: not self._cluster.items("pods"))
         for name in self._made:
             self._cluster.kubectl("delete", "pv", name, "--wait=false", "--ignore-not-found")
 
