@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Of qvirt, as pyproject.toml has it.
-VERSION: Final = "0.1.0"
-
 GROUP: Final = "kubevirt.io"
 API_V1: Final = "kubevirt.io/v1"
 API_V1ALPHA3: Final = "kubevirt.io/v1alpha3"

@@ -8,9 +8,8 @@ import socket
 from collections.abc import Sequence
 
 from qvirt_crds.model import Model
+from qvirt_crds.names import INSTALL_NAMESPACE
 from qvirt_operator.settings import Settings
-
-DEFAULT_NAMESPACE = "kubevirt"
 
 
 class Arguments(Model, frozen=True, kw_only=True):
@@ -46,7 +45,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     add("--use-emulation", action="store_true", help="never ask nodes for KVM")
     add(
         "--namespace",
-        default=os.environ.get("POD_NAMESPACE", DEFAULT_NAMESPACE),
+        default=os.environ.get("POD_NAMESPACE", INSTALL_NAMESPACE),
         help="namespace of the lease (default: POD_NAMESPACE, else kubevirt)",
     )
     add(

@@ -12,7 +12,7 @@ from typing import Final
 from qvirt_crds.configuration import Settled
 from qvirt_crds.errors import Cause
 from qvirt_crds.model import Model
-from qvirt_crds.names import VERSION
+from qvirt_crds.version import VERSION
 from qvirt_operator.conditions import condition, merge_patch, merged
 from qvirt_operator.decisions import Event
 from qvirt_operator.views import Condition, Meta, Object, convert, status_of, timestamp
