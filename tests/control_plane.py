@@ -35,10 +35,25 @@ def binaries() -> Path | None:
 class ApiServer:
     """:param tokens: user name -> bearer token."""
 
-    def __init__(self, state: Path, port: int, tokens: dict[str, str]) -> None:
+    def __init__(self, state: Path, port: int, tokens: dict[str, str], argv: list[str]) -> None:
         self.state = state
         self.port = port
         self._tokens = tokens
+        self._argv = argv
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """kube-apiserver, again, too; it serves some seconds later."""
+        self._process = _start(self.state, self._argv)
+
+    def stop(self) -> None:
+        """At once, as its machine's power would end it."""
+        if self._process is not None:
+            _kill(self._process)
+
+    @property
+    def ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
 
     @property
     def ca(self) -> Path:
@@ -97,19 +112,22 @@ def control_plane(state: Path, service_accounts: Sequence[str] = ()) -> Iterator
     _service_account_key(state)
     _front_proxy(state)
     etcd_port, peer_port, port = free_ports(3)
-    processes: list[subprocess.Popen[bytes]] = []
+    argv = _apiserver(folder / "kube-apiserver", state, etcd_port, port)
+    server = ApiServer(state, port, tokens, argv)
+    store = _start(state, _etcd(etcd, state, etcd_port, peer_port))
     try:
-        processes.append(_start(state, _etcd(etcd, state, etcd_port, peer_port)))
-        argv = _apiserver(folder / "kube-apiserver", state, etcd_port, port)
-        processes.append(_start(state, argv))
-        server = ApiServer(state, port, tokens)
-        _await_ready(server, processes)
+        server.start()
+        _await_ready(server, store)
         yield server
     finally:
-        for process in reversed(processes):
-            process.send_signal(signal.SIGKILL)
-            process.wait(timeout=20)
+        server.stop()
+        _kill(store)
         shutil.rmtree(state, ignore_errors=True)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=20)
 
 
 def _service_account_key(state: Path) -> None:
@@ -184,17 +202,18 @@ def _apiserver(program: Path, state: Path, etcd_port: int, port: int) -> list[st
 
 def _start(state: Path, argv: list[str]) -> subprocess.Popen[bytes]:
     log = state / f"{Path(argv[0]).name}.log"
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         return subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=state
         )
 
 
-def _await_ready(server: ApiServer, processes: list[subprocess.Popen[bytes]]) -> None:
+def _await_ready(server: ApiServer, store: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + _STARTED_IN
     while True:
-        for process in processes:
-            assert process.poll() is None, (server.state / "kube-apiserver.log").read_text()[-2000:]
+        log = server.state / "kube-apiserver.log"
+        ended = server.ended or store.poll() is not None
+        assert not ended, log.read_text()[-2000:]
         try:
             context = ssl.create_default_context(cafile=str(server.ca))
             url = f"https://127.0.0.1:{server.port}/readyz"

@@ -123,6 +123,22 @@ class Cluster:
             self._pods[pod["metadata"]["uid"]] = pod
         return found[0]
 
+    def has_another(self, name: str, uid: str) -> bool:
+        """Whether there is an instance of the name, and not the one with this uid."""
+        vmi = self.get("vmi", name)
+        return bool(vmi) and vmi["metadata"]["uid"] != uid
+
+    def ready(self, component: str) -> list[str]:
+        """Names of the pods of a part of qvirt that are Ready."""
+        selector = f"--selector=kubevirt.io={component}"
+        text = self.kubectl("get", "pods", "-n", "kubevirt", selector, "-o=json")
+        return [
+            pod["metadata"]["name"]
+            for pod in json.loads(text)["items"]
+            for condition in pod["status"].get("conditions", ())
+            if condition["type"] == "Ready" and condition["status"] == "True"
+        ]
+
     def until(self, what: str, holds: Callable[[], bool], deadline: float = 180) -> None:
         """:raise AssertionError: not in time; the message has what the namespace looks like."""
         end = time.monotonic() + deadline

@@ -68,15 +68,7 @@ def _scale(cluster: Cluster, replicas: int) -> None:
     selector = "--selector=kubevirt.io=virt-api"
 
     def level() -> bool:
-        pods = json.loads(cluster.kubectl("get", "pods", "-n", "kubevirt", selector, "-o=json"))[
-            "items"
-        ]
-        ready = [
-            condition
-            for pod in pods
-            for condition in pod["status"].get("conditions", ())
-            if condition["type"] == "Ready" and condition["status"] == "True"
-        ]
-        return len(pods) == len(ready) == replicas
+        names = cluster.kubectl("get", "pods", "-n", "kubevirt", selector, "-o=name").split()
+        return len(names) == len(cluster.ready("virt-api")) == replicas
 
     cluster.until(f"virt-api has {replicas} replicas", level, 240)

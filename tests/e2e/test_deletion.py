@@ -17,12 +17,7 @@ def test_a_pod_removed_by_force(cluster: Cluster) -> None:
     first = cluster.get("vmi", "vm")["metadata"]["uid"]
     cluster.kubectl("delete", "pods", "--all", "--force", "--grace-period=0")
     cluster.until("the instance has Failed", lambda: cluster.phase("alone") == "Failed")
-
-    def again() -> bool:
-        vmi = cluster.get("vmi", "vm")
-        return bool(vmi) and vmi["metadata"]["uid"] != first
-
-    cluster.until("the machine has another instance", again)
+    cluster.until("the machine has another instance", lambda: cluster.has_another("vm", first))
     cluster.running("vm")
     cluster.kubectl("delete", "vm,vmi", "--all", "--timeout=120s")
 

@@ -55,17 +55,6 @@ def _of_pod(uid: str) -> list[int]:
     return found
 
 
-def _ready(cluster: Cluster, component: str) -> list[str]:
-    selector = f"--selector=kubevirt.io={component}"
-    text = cluster.kubectl("get", "pods", "-n", "kubevirt", selector, "-o=json")
-    return [
-        pod["metadata"]["name"]
-        for pod in json.loads(text)["items"]
-        for condition in pod["status"].get("conditions", ())
-        if condition["type"] == "Ready" and condition["status"] == "True"
-    ]
-
-
 def test_the_handler_is_killed_under_a_running_guest(cluster: Cluster) -> None:
     """The guest goes on, and the next handler takes care of it: its end is noticed, and its status."""
     cluster.apply(instance("guest"), instance("other"))
@@ -77,7 +66,7 @@ def test_the_handler_is_killed_under_a_running_guest(cluster: Cluster) -> None:
         os.kill(pid, signal.SIGKILL)
     other.leave("poweroff")  # while nobody looks, or nearly so
     assert guest.run("cat /proc/sys/kernel/random/boot_id") == boot
-    cluster.until("another handler is ready", lambda: bool(_ready(cluster, "virt-handler")))
+    cluster.until("another handler is ready", lambda: bool(cluster.ready("virt-handler")))
     assert not {pid for _, pid in killed} & {pid for _, pid in _processes(cluster, "virt-handler")}
     cluster.until("the end is noticed", lambda: cluster.phase("other") == "Succeeded")
     assert guest.run("cat /proc/sys/kernel/random/boot_id") == boot
@@ -89,7 +78,7 @@ def test_the_handler_is_killed_under_a_running_guest(cluster: Cluster) -> None:
 
 def test_the_leader_is_killed_during_a_burst_of_creations(cluster: Cluster) -> None:
     """The standby leads within 15 s, every machine gets its instance, and every instance one pod."""
-    (leader,) = _ready(cluster, "virt-controller")
+    (leader,) = cluster.ready("virt-controller")
     pids = [pid for pod, pid in _processes(cluster, "virt-controller") if pod == leader]
     names = [f"vm{number}" for number in range(6)]
     cluster.apply(*(machine(name) for name in names[:3]))
@@ -108,7 +97,7 @@ def test_the_leader_is_killed_during_a_burst_of_creations(cluster: Cluster) -> N
         cluster.running(name, 400)
     created = [p["metadata"]["labels"]["vmi.kubevirt.io/id"] for p in cluster.items("pods")]
     assert sorted(created) == names
-    cluster.until("one leads", lambda: len(_ready(cluster, "virt-controller")) == 1)
+    cluster.until("one leads", lambda: len(cluster.ready("virt-controller")) == 1)
 
 
 def test_the_api_server_is_gone_for_a_while(cluster: Cluster) -> None:

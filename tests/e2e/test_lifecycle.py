@@ -49,12 +49,7 @@ def test_a_guest_that_powers_off(cluster: Cluster) -> None:
     assert pod["status"]["phase"] == "Succeeded"
     cluster.until("rerun is Stopped", lambda: cluster.printable("rerun") == "Stopped")
     cluster.until("once is Stopped", lambda: cluster.printable("once") == "Stopped")
-
-    def again() -> bool:
-        vmi = cluster.get("vmi", "always")
-        return bool(vmi) and vmi["metadata"]["uid"] != first
-
-    cluster.until("always has another instance", again)
+    cluster.until("always has another instance", lambda: cluster.has_another("always", first))
     cluster.running("always")
     assert cluster.printable("rerun") == cluster.printable("once") == "Stopped"
 
@@ -62,21 +57,23 @@ def test_a_guest_that_powers_off(cluster: Cluster) -> None:
 def test_a_guest_that_panics(cluster: Cluster) -> None:
     """The instance has Failed, and RerunOnFailure makes another one."""
     cluster.apply(machine("vm", "RerunOnFailure"), instance("alone"))
-    first = cluster.get("vmi", "vm") or {}
-    for name in ("vm", "alone"):
-        guest = cluster.running(name)
-        first = cluster.get("vmi", "vm")
+    guests = [cluster.running(name) for name in ("vm", "alone")]
+    first = cluster.get("vmi", "vm")["metadata"]["uid"]
+    for guest in guests:
         guest.leave("echo c >/proc/sysrq-trigger")
     cluster.until("alone has Failed", lambda: cluster.phase("alone") == "Failed")
     (pod,) = cluster.pods("alone")
     assert pod["status"]["phase"] == "Failed"
-
-    def again() -> bool:
-        vmi = cluster.get("vmi", "vm")
-        return bool(vmi) and vmi["metadata"]["uid"] != first["metadata"]["uid"]
-
-    cluster.until("the VM has another instance", again)
+    cluster.until("the VM has another instance", lambda: cluster.has_another("vm", first))
     cluster.running("vm")
+
+
+def _delete(cluster: Cluster, what: str) -> str:
+    """Ask for the end of the VM or of its pod, and don't wait; the pod's uid."""
+    (pod,) = cluster.pods("vm")
+    name = "vm" if what == "vm" else pod["metadata"]["name"]
+    cluster.kubectl("delete", what, name, "--wait=false")
+    return str(pod["metadata"]["uid"])
 
 
 @pytest.mark.parametrize("what", ["vm", "pod"])
@@ -84,11 +81,8 @@ def test_a_slow_guest_is_waited_for(cluster: Cluster, what: str) -> None:
     """It has 60 s, takes 10 s, and its last words reach its disk before the pod is gone."""
     cluster.apply(machine("vm", "RerunOnFailure", script=_SLOW, grace=60))
     cluster.running("vm")
-    (pod,) = cluster.pods("vm")
     begin = time.monotonic()
-    name = "vm" if what == "vm" else pod["metadata"]["name"]
-    cluster.kubectl("delete", what, name, "--wait=false")
-    uid = pod["metadata"]["uid"]
+    uid = _delete(cluster, what)
     exits: list[dict[str, object]] = []
 
     def gone() -> bool:
@@ -112,11 +106,8 @@ def test_a_slow_guest_is_waited_for(cluster: Cluster, what: str) -> None:
 def test_a_deaf_guest_is_cut_off_after_its_grace_period(cluster: Cluster, what: str) -> None:
     cluster.apply(machine("vm", "RerunOnFailure", script=_DEAF, grace=7))
     cluster.running("vm")
-    (pod,) = cluster.pods("vm")
     begin = time.monotonic()
-    name = "vm" if what == "vm" else pod["metadata"]["name"]
-    cluster.kubectl("delete", what, name, "--wait=false")
-    uid = pod["metadata"]["uid"]
+    uid = _delete(cluster, what)
     cluster.until(
         "its pod is gone",
         lambda: uid not in [p["metadata"]["uid"] for p in cluster.items("pods")],

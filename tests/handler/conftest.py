@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,8 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.control_plane import ApiServer, control_plane, free_ports
 
-from qvirt_cluster.layout import cache_directory
 from qvirt_crds.names import INSTALL_NAMESPACE
 from qvirt_kube.client import Kube
 from qvirt_kube.errors import KubeError
@@ -61,102 +57,14 @@ async def until(what: str, look: Callable[[], Awaitable[Any]]) -> Any:
 # --- API server ------------------------------------------------------------------------------------------------------
 
 
-class ApiServer:
-    """etcd and kube-apiserver, with RBAC, and tokens for an administrator and for the handler's service account."""
-
-    def __init__(self, folder: Path, port: int, command: tuple[str, ...]) -> None:
-        self.folder = folder
-        self.port = port
-        self._command = command
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """kube-apiserver, again, too; it serves some seconds later."""
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-
-    def stop(self) -> None:
-        """At once, as its machine's power would end it."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
-    def kubeconfig(self, user: str) -> str:
-        """A kubeconfig file for ``admin`` or ``handler``."""
-        path = self.folder / f"{user}.kubeconfig"
-        name = "test"
-        cluster = {"server": f"https://127.0.0.1:{self.port}", "insecure-skip-tls-verify": True}
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": name, "cluster": cluster}],
-            "users": [{"name": user, "user": {"token": f"{user}-token"}}],
-            "contexts": [{"name": name, "context": {"cluster": name, "user": user}}],
-            "current-context": name,
-        }
-        # Whole at any time: whoever runs already may be reading it.
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(document))
-        new.replace(path)
-        return str(path)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def apiserver_program() -> str | None:
-    """From K8S_BIN_DIR, the cache of the cluster script, or PATH."""
-    places = [Path(os.environ["K8S_BIN_DIR"])] if "K8S_BIN_DIR" in os.environ else []
-    places += sorted(cache_directory(os.environ).glob("*/bin"))
-    found = [place / "kube-apiserver" for place in places if (place / "kube-apiserver").exists()]
-    return str(found[-1]) if found else shutil.which("kube-apiserver")
+ACCOUNT = "system:serviceaccount:kubevirt:virt-handler"
 
 
 @pytest.fixture(scope="session")
-def api_server() -> Iterator[ApiServer]:
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """Up until the end of all tests."""
-    program = apiserver_program()
-    if program is None or shutil.which("etcd") is None:
-        pytest.skip("needs etcd and kube-apiserver: make cluster builds it, or set K8S_BIN_DIR")
-    with tempfile.TemporaryDirectory(prefix="qvirt-api", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        client, peer, port = free_port(), free_port(), free_port()
-        key = folder / "sa.key"
-        subprocess.run(
-            ["openssl", "genrsa", "-out", key, "2048"], check=True, stderr=subprocess.DEVNULL
-        )
-        (folder / "tokens").write_text(
-            'admin-token,admin,admin,"system:masters"\n'
-            "handler-token,system:serviceaccount:kubevirt:virt-handler,handler\n"
-        )
-        etcd = (
-            *("etcd", f"--data-dir={folder}/etcd", "--unsafe-no-fsync"),
-            f"--listen-client-urls=http://127.0.0.1:{client}",
-            f"--advertise-client-urls=http://127.0.0.1:{client}",
-            f"--listen-peer-urls=http://127.0.0.1:{peer}",
-        )
-        command = (
-            *(program, f"--etcd-servers=http://127.0.0.1:{client}", f"--secure-port={port}"),
-            *("--bind-address=127.0.0.1", f"--cert-dir={folder}/certs"),
-            *(f"--token-auth-file={folder}/tokens", "--authorization-mode=RBAC"),
-            *("--service-account-issuer=https://kubernetes", f"--service-account-key-file={key}"),
-            f"--service-account-signing-key-file={key}",
-            "--service-cluster-ip-range=10.96.0.0/16",
-            "--disable-admission-plugins=ServiceAccount",
-        )
-        server = ApiServer(folder, port, command)
-        with contextlib.ExitStack() as stack:
-            log = stack.enter_context((folder / "log").open("ab"))
-            process = subprocess.Popen(etcd, stdout=log, stderr=log)
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-            server.start()
-            stack.callback(server.stop)
-            yield server
+    with control_plane(tmp_path_factory.mktemp("apiserver"), (ACCOUNT,)) as server:
+        yield server
 
 
 class Api:
@@ -422,8 +330,7 @@ class Handler:
         self.state_dir = folder / "state"
         self._kubeconfig = kubeconfig
         self._log = folder / "handler.log"
-        self.port = free_port()
-        self.node_port = free_port()
+        self.port, self.node_port = free_ports(2)
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -460,7 +367,7 @@ class Handler:
 @pytest.fixture
 async def handler(api_server: ApiServer, api: Api, tmp_path: Path) -> AsyncIterator[Handler]:
     """Not started yet. With the rights of its service account, no more."""
-    handler = Handler(api_server.kubeconfig("handler"), tmp_path)
+    handler = Handler(api_server.kubeconfig(ACCOUNT), tmp_path)
     try:
         yield handler
     finally:

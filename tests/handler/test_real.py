@@ -15,7 +15,8 @@ from qvirt_kube.errors import KubeError
 from qvirt_qmp.client import connect_unix
 
 if TYPE_CHECKING:
-    from tests.handler.conftest import Api, ApiServer, Handler, Pod
+    from tests.control_plane import ApiServer
+    from tests.handler.conftest import Api, Handler, Pod
 
 Eventually = Callable[[str, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
