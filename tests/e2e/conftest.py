@@ -195,8 +195,9 @@ def _await_gone(kubeconfig: str, deadline: float = 180) -> None:
 @pytest.fixture
 def cluster(kubeconfig: str, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A namespace of its own, which goes with all that is in it when the test ends; the session's end waits for it."""
+    # Long names of parameterised tests differ only in what is cut off, so each has its number.
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:45].strip("-")
-    namespace = f"{name}-{os.getpid()}"
+    namespace = f"{name}-{os.getpid()}-{len(_NAMESPACES)}"
     found = Cluster(kubeconfig, namespace)
     found.kubectl("create", "namespace", namespace)
     found.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")

@@ -267,7 +267,8 @@ async def test_the_qvirt_command(cluster: Cluster, tmp_path: Path) -> None:
 
     def life() -> None:
         qvirt("start", "vm", *where)
-        assert "login:" in qvirt("console", "vm", "--until", "login:", "--timeout", "240", *where)
+        for line in ("login:", "ssh: ready"):
+            assert line in qvirt("console", "vm", "--until", line, "--timeout", "240", *where)
         cluster.running("vm")
         hosted = qvirt("ssh", "root@vm", "-i", str(key), "-c", "hostname", *where)
         assert hosted.strip().endswith("vm")
