@@ -55,7 +55,7 @@ images: setup-run ## the images that qvirt runs from in a cluster: launcher and 
 	@$(PYTHON) images/build.py launcher-microvm --output build/images
 	@$(PYTHON) images/build.py operator --output build/images
 
-bench: setup-dev guest images ## measure against baselines and write docs/benchmarks.md (PART=start for one chapter; needs root)
+bench: setup-dev guest images kubernetes ## measure against baselines and write docs/benchmarks.md (PART=start for one chapter; needs root)
 	@$(BIN)/python -m qvirt_bench $(PART)
 
 deploy: images ## install qvirt on the cluster of KUBECONFIG (REGISTRY=host:port that its nodes pull from)
