@@ -32,13 +32,15 @@ _SHARED_LIBRARIES = {
     "libtommath1": ("libtommath.so.1",),
     "zlib1g": ("libz.so.1",),
 }
-# Package -> program in it -> its place in the guest. netcat: busybox's knows no UDP.
+# Package -> program in it -> its place in the guest. netcat: busybox's knows no UDP. ioping: busybox has nothing that
+# reads and writes a disk at random places, around the page cache.
 _PROGRAMS: Mapping[str, Mapping[str, str]] = {
     "dropbear-bin": {
         "usr/sbin/dropbear": "bin/dropbear",
         "usr/bin/dropbearkey": "bin/dropbearkey",
     },
     "netcat-traditional": {"bin/nc.traditional": "bin/nc.traditional"},
+    "ioping": {"usr/bin/ioping": "bin/ioping"},
 }
 # Package -> its program, signed by Debian's Secure Boot key.
 EFI_PACKAGES = {
