@@ -107,7 +107,7 @@ OPERATOR = Recipe(
     own=(
         *("crds/qvirt_crds", "qmp/qvirt_qmp", "netsetup/qvirt_netsetup", "launcher/qvirt_launcher"),
         *("operator/qvirt_kube", "operator/qvirt_operator", "operator/qvirt_handler"),
-        "operator/qvirt_api",
+        *("operator/qvirt_api", "operator/qvirt_pods"),
     ),
     skipped=("qvirt_launcher/cli/",),
     commands={},

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from qvirt_crds.model import Model
 from qvirt_crds.names import INSTALL_NAMESPACE
-from qvirt_operator.settings import Settings
+from qvirt_pods.settings import Settings
 
 
 class Arguments(Model, frozen=True, kw_only=True):

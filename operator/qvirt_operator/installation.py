@@ -19,9 +19,9 @@ from qvirt_operator.decide_installation import (
     decide_spare,
 )
 from qvirt_operator.events import Recorder
-from qvirt_operator.settings import Settings
 from qvirt_operator.views import Meta, convert
 from qvirt_operator.work import Key
+from qvirt_pods.settings import Settings
 
 _log = logging.getLogger(__name__)
 

@@ -19,19 +19,20 @@ from qvirt_crds.validate import validate_vmi
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_kube.client import Kube, Object
 from qvirt_kube.errors import KubeError, NotFound, Refused
-from qvirt_operator import migratability, paths, resources
+from qvirt_operator import migratability, paths
 from qvirt_operator.decide_vmi import VmiDecision, decide_vmi
 from qvirt_operator.decisions import Event, Failure, Target
 from qvirt_operator.events import Recorder
 from qvirt_operator.installation import Installation
 from qvirt_operator.nodes import responsive
-from qvirt_operator.pods import launcher_pod
-from qvirt_operator.settings import Settings
 from qvirt_operator.views import Pod, Vmi, convert
 from qvirt_operator.vmi_phase import handed_over
 from qvirt_operator.vmi_seen import Seen
 from qvirt_operator.volume_status import volume_status
 from qvirt_operator.work import Key
+from qvirt_pods import resources
+from qvirt_pods.pods import launcher_pod
+from qvirt_pods.settings import Settings
 
 _log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from typing import Final
 
 from qvirt_crds.status import FINAL
 from qvirt_operator.decisions import Target
-from qvirt_operator.pods import DEFAULT_GRACE_SECONDS, POD_GRACE_MARGIN, READINESS_GATE
 from qvirt_operator.views import Object, Pod, Vmi
 from qvirt_operator.vmi_seen import Seen
+from qvirt_pods.pods import DEFAULT_GRACE_SECONDS, POD_GRACE_MARGIN, READINESS_GATE
 
 #: How long the helpers of a pod may outlive its guest. The launcher ends them; one that was killed can't.
 HELPERS_OUTLIVE: Final = timedelta(seconds=15)

@@ -13,8 +13,8 @@ from tests.operator.conftest import CONTROLLER, Node
 from qvirt_kube.client import Kube
 from qvirt_kube.errors import Conflict, Refused
 from qvirt_operator.installation import Installation
-from qvirt_operator.settings import Settings
 from qvirt_operator.work import Key
+from qvirt_pods.settings import Settings
 
 Object = dict[str, Any]
 PATH = "/apis/kubevirt.io/v1/namespaces/kubevirt/kubevirts"

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from qvirt_crds.vm import VirtualMachineInstanceSpec
-from qvirt_operator.placement import node_selector
+from qvirt_pods.placement import node_selector
 
 ALWAYS = {"kubevirt.io/schedulable": "true", "kubernetes.io/arch": "amd64"}
 

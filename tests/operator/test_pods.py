@@ -13,8 +13,8 @@ from qvirt_crds import pod_layout
 from qvirt_crds.defaults import apply_defaults
 from qvirt_crds.load import load_manifests
 from qvirt_crds.vm import VirtualMachineInstance
-from qvirt_operator.pods import instance_id, launcher_pod, pod_name
-from qvirt_operator.settings import Settings
+from qvirt_pods.pods import instance_id, launcher_pod, pod_name
+from qvirt_pods.settings import Settings
 
 if TYPE_CHECKING:
     from tests.conftest import Golden

@@ -11,8 +11,8 @@ from qvirt_crds.defaults import apply_defaults
 from qvirt_crds.load import load_manifests
 from qvirt_crds.vm import VirtualMachineInstanceSpec
 from qvirt_launcher.board import TRANSLATED_MIB
-from qvirt_operator.resources import holder_requirements, overhead, requirements
-from qvirt_operator.settings import Settings
+from qvirt_pods.resources import holder_requirements, overhead, requirements
+from qvirt_pods.settings import Settings
 
 MIB = 2**20
 KVM = Settings(launcher_image="l")

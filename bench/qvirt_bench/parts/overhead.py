@@ -10,8 +10,8 @@ from qvirt_bench import image_root, pod, smaps
 from qvirt_bench.conditions import accelerator
 from qvirt_bench.figures import Figure, Measured
 from qvirt_crds.vm import VirtualMachineInstance
-from qvirt_operator.resources import overhead
-from qvirt_operator.settings import Settings
+from qvirt_pods.resources import overhead
+from qvirt_pods.settings import Settings
 
 #: 220 MiB fixed, guest RAM/512, 8 for each vCPU and I/O thread, 32 for video (peers.md 3.1).
 _KUBEVIRT_MIB: Final = 270.0

@@ -11,7 +11,7 @@ from typing import Final
 from qvirt_crds.meta import JsonObject
 from qvirt_crds.quantity import parse_bytes
 from qvirt_crds.vm import VirtualMachineInstanceSpec
-from qvirt_operator.settings import Settings
+from qvirt_pods.settings import Settings
 
 _MIB: Final = 2**20
 

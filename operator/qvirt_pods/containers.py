@@ -10,8 +10,8 @@ from qvirt_crds.domain import KernelBootContainer
 from qvirt_crds.meta import JsonObject
 from qvirt_crds.names import RUNTIME_UID
 from qvirt_crds.vm import VirtualMachineInstance, VirtualMachineInstanceSpec
-from qvirt_operator import resources
-from qvirt_operator.settings import Settings
+from qvirt_pods import resources
+from qvirt_pods.settings import Settings
 
 Object = dict[str, Any]
 

@@ -14,10 +14,10 @@ from typing import Final
 from qvirt_crds import pod_layout
 from qvirt_crds.names import API_V1, RUNTIME_UID
 from qvirt_crds.vm import VirtualMachineInstance, VirtualMachineInstanceSpec
-from qvirt_operator import containers, resources
-from qvirt_operator.containers import Object
-from qvirt_operator.placement import node_selector
-from qvirt_operator.settings import Settings
+from qvirt_pods import containers, resources
+from qvirt_pods.containers import Object
+from qvirt_pods.placement import node_selector
+from qvirt_pods.settings import Settings
 
 #: KubeVirt's, for a spec that says nothing; and what a pod gets beyond the guest's grace period.
 DEFAULT_GRACE_SECONDS: Final = 30
