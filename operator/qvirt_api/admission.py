@@ -43,16 +43,19 @@ _RUNNING: Final = "spec.running is deprecated, please use spec.runStrategy inste
 
 
 def mutate(
-    request: Request, configuration: Configuration, new_uuid: Callable[[], str]
+    request: Request, configuration: Configuration, new_uuid: Callable[[], str], now: str
 ) -> JsonObject:
-    """The answer of the mutating webhook. It never refuses: that is for validation, which sees the result."""
+    """The answer of the mutating webhook. It never refuses: that is for validation, which sees the result.
+
+    :param now: as Kubernetes writes times.
+    """
     match request.resource.resource, request.operation:
         case "virtualmachines", "CREATE":
             patch = defaulting.default_machine(request, configuration, new_uuid)
         case "virtualmachines", "UPDATE":
             patch = defaulting.keep_identity(request)
         case "virtualmachineinstances", "CREATE":
-            patch = defaulting.default_instance(request, configuration, new_uuid)
+            patch = defaulting.default_instance(request, configuration, new_uuid, now)
         case "virtualmachineinstances", "UPDATE":
             patch = defaulting.keep_status(request)
         case _:

@@ -13,6 +13,7 @@ from qvirt_api.review import Request
 from qvirt_crds.configuration import Configuration
 from qvirt_crds.defaults import apply_defaults
 from qvirt_crds.errors import SpecError
+from qvirt_crds.first_status import first_status
 from qvirt_crds.meta import JsonObject
 from qvirt_crds.model import Model
 from qvirt_crds.names import API_V1ALPHA1, FOREGROUND_DELETE
@@ -26,22 +27,25 @@ _TEMPLATE: Final = "/spec/template"
 
 
 def default_instance(
-    request: Request, configuration: Configuration, new_uuid: Callable[[], str]
+    request: Request, configuration: Configuration, new_uuid: Callable[[], str], now: str
 ) -> Patch:
-    """A VirtualMachineInstance that is created: all defaults, the finalizer, no status but our own."""
+    """A VirtualMachineInstance that is created: all defaults, the finalizer, its first status and no other but our own."""
     held = request.object or {}
     patch = _annotation(held, "")
     finalizers = held.get("metadata", {}).get("finalizers") or []
     if FOREGROUND_DELETE not in finalizers:
         value = [*finalizers, FOREGROUND_DELETE]
         patch.append({"op": "add", "path": "/metadata/finalizers", "value": value})
-    if not users.is_ours(request.user_info) and held.get("status"):
+    trusted = users.is_ours(request.user_info)
+    if held.get("status") and not trusted:
         patch.append({"op": "add", "path": "/status", "value": {}})
     try:
         before = decode(held, VirtualMachineInstance, {})
     except SpecError:
         return patch  # Validation says what is wrong with it.
     after = apply_defaults(before, new_uuid=new_uuid, configuration=configuration)
+    said = (held.get("status") or {}) if trusted else {}
+    patch.append({"op": "add", "path": "/status", "value": first_status(after, now) | said})
     return patch + patching.additions(_json(before.spec), _json(after.spec), "/spec")
 
 

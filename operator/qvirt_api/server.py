@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -87,7 +88,8 @@ async def _mutate(request: web.Request) -> web.Response:
     except BadReview as error:
         return web.Response(status=400, text=f"{error}\n")
     configuration = request.app[STATE].configuration
-    return _json(admission.mutate(asked, configuration, lambda: str(uuid.uuid4())))
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _json(admission.mutate(asked, configuration, lambda: str(uuid.uuid4()), now))
 
 
 async def _validate(request: web.Request) -> web.Response:

@@ -16,8 +16,9 @@ def answer(manifest: Object) -> Object:
     """Mutated, then validated, as the API server does it."""
     numbers = itertools.count()
     request = ask(manifest)
+    now = "2026-01-01T00:00:00Z"
     mutated = admission.mutate(
-        request, DEFAULT, lambda: f"00000000-0000-4000-8000-{next(numbers):012}"
+        request, DEFAULT, lambda: f"00000000-0000-4000-8000-{next(numbers):012}", now
     )
     response: Object = admission.validate(ask(apply_patch(manifest, mutated)), DEFAULT)["response"]
     return response

@@ -20,6 +20,7 @@ from qvirt_crds.defaults import apply_defaults
 from qvirt_crds.vm import VirtualMachineInstance
 
 UUID = "00000000-0000-4000-8000-000000000000"
+NOW = "2026-01-01T00:00:00Z"
 CONTROLLER = "system:serviceaccount:kubevirt:virt-controller"
 
 
@@ -31,7 +32,7 @@ def mutated(
     configuration: Configuration = DEFAULT,
 ) -> Object:
     request = ask(manifest, operation, old, user)
-    return apply_patch(manifest, admission.mutate(request, configuration, lambda: UUID))
+    return apply_patch(manifest, admission.mutate(request, configuration, lambda: UUID, NOW))
 
 
 def contains(whole: Any, part: Any) -> bool:
@@ -114,8 +115,14 @@ def test_the_clusters_settings() -> None:
 @pytest.mark.parametrize("user", ["jane", CONTROLLER])
 def test_a_new_instance_has_no_status_of_its_users(user: str) -> None:
     manifest = {**instance(), "status": {"phase": "Running"}}
-    after = mutated(manifest, user=user)
-    assert after["status"] == ({} if user == "jane" else {"phase": "Running"})
+    status = mutated(manifest, user=user)["status"]
+    assert status["phase"] == ("Pending" if user == "jane" else "Running")
+    assert status["phaseTransitionTimestamps"] == [
+        {"phase": "Pending", "phaseTransitionTimestamp": NOW}
+    ]
+    assert status["memory"]["guestAtBoot"] == status["memory"]["guestRequested"]
+    (ready,) = status["conditions"]
+    assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "False", "PodNotExists")
 
 
 @pytest.mark.parametrize("old_status", [None, {"phase": "Pending"}])
