@@ -55,13 +55,17 @@ class Recipe:
     #: The file of Python packages.
     requirements: str
     debs: tuple[str, ...]
-    #: Files of the Debian packages beside Python's.
+    #: Files of the Debian packages beside Python's, in a layer of their own.
     files: tuple[str, ...]
+    #: What that layer is.
+    title: str
     without: tuple[str, ...]
     own: tuple[str, ...]
     skipped: tuple[str, ...]
     commands: Mapping[str, str]
     program: Program
+    #: Packages of which files are taken, and nothing of what they depend on.
+    alone: tuple[str, ...] = ()
     #: Whether modules know their own documentation.
     docstrings: bool = True
     #: Whether other people's modules come with their sources.
@@ -76,10 +80,15 @@ LAUNCHER = Recipe(
     requirements="launcher",
     debs=("qemu-system-x86", "qemu-utils", "seabios", "ipxe-qemu", "ovmf"),
     files=_QEMU_FILES,
+    title="QEMU and its firmware",
     without=python_root.LAUNCHER_UNUSED,
     own=("crds/qvirt_crds", "qmp/qvirt_qmp", "netsetup/qvirt_netsetup", "launcher/qvirt_launcher"),
     skipped=("qvirt_launcher/cli/",),
-    commands={"virt-launcher": "qvirt_launcher.main", "virt-probe": "qvirt_launcher.virt_probe"},
+    commands={
+        "virt-launcher": "qvirt_launcher.main",
+        "virt-probe": "qvirt_launcher.virt_probe",
+        "virt-console": "qvirt_launcher.virt_console",
+    },
     program=Program(("virt-launcher",), "107:107", _ENVIRONMENT),
     docstrings=False,
     sources=False,
@@ -102,7 +111,9 @@ OPERATOR = Recipe(
     summary="image of virt-controller, virt-api and virt-handler: Python, its Kubernetes packages and ours",
     requirements="operator",
     debs=("libstdc++6",),
-    files=(),
+    alone=("novnc",),
+    files=("usr/share/novnc/core/*.js", "usr/share/novnc/vendor/pako/lib/*.js"),
+    title="noVNC's modules",
     without=(),
     own=(
         *("crds/qvirt_crds", "qmp/qvirt_qmp", "netsetup/qvirt_netsetup", "launcher/qvirt_launcher"),
@@ -112,6 +123,8 @@ OPERATOR = Recipe(
     skipped=("qvirt_launcher/cli/",),
     commands={},
     program=Program(("python3", "-m", "qvirt_operator"), "1000:1000", _ENVIRONMENT),
+    docstrings=False,
+    sources=False,
 )
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (LAUNCHER, MICROVM, OPERATOR)}
 
@@ -130,7 +143,8 @@ def recipe_files(recipe: Recipe, images: Path) -> list[Path]:
 
 def packages(recipe: Recipe, archive: Archive) -> list[Package]:
     """Debian's packages with all that they depend on; of most of them only libraries are taken."""
-    return archive.closure([*recipe.debs, *python_root.PACKAGES])
+    whole = archive.closure([*recipe.debs, *python_root.PACKAGES])
+    return [*whole, *(archive.resolve(recipe.alone).values() if recipe.alone else ())]
 
 
 def build(
@@ -156,7 +170,7 @@ def build(
     available.take_libraries(python, libraries)
     python_root.add_own(own, [_ROOT / package for package in recipe.own], recipe.skipped)
     if recipe.files:
-        layers.append(Layer("QEMU and its firmware", _qemu(available, recipe.files, python)))
+        layers.append(Layer(recipe.title, _beside_python(available, recipe.files, python)))
     for link, target in recipe.links.items():
         layers[-1].tree.link(link, target)
     for command, module in recipe.commands.items():
@@ -181,7 +195,7 @@ def build(
         say(line)
 
 
-def _qemu(available: Packages, files: Iterable[str], below: Tree) -> Tree:
+def _beside_python(available: Packages, files: Iterable[str], below: Tree) -> Tree:
     """The files and their libraries that are not in the layer below; ROMs where QEMU looks for them."""
     whole = Tree(dict(below.nodes))
     available.take(whole, available.matching(files))

@@ -6,8 +6,10 @@ import argparse
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from qvirt_api.certificates import Lives
+from qvirt_api.subresources.page_files import NOVNC
 from qvirt_crds.model import Model
 from qvirt_crds.names import INSTALL_NAMESPACE
 
@@ -22,6 +24,7 @@ class Arguments(Model, frozen=True, kw_only=True):
     port: int
     lives: Lives
     guestfs_image: str
+    novnc: Path
     verbose: bool
 
 
@@ -61,6 +64,13 @@ def parse(argv: Sequence[str]) -> Arguments:
         metavar="IMAGE",
         help="what `virtctl guestfs` runs (default: none, and it is told so)",
     )
+    add(
+        "--novnc",
+        type=Path,
+        default=NOVNC,
+        metavar="DIR",
+        help="noVNC's core and vendor, for the page that shows screens (default: %(default)s)",
+    )
     add("--verbose", action="store_true", help="log every step")
     found = parser.parse_args(argv)
     if not 0 < found.certificate_hours * 5 <= found.authority_hours:
@@ -75,5 +85,6 @@ def parse(argv: Sequence[str]) -> Arguments:
             certificate=timedelta(hours=found.certificate_hours),
         ),
         guestfs_image=found.guestfs_image,
+        novnc=found.novnc,
         verbose=found.verbose,
     )

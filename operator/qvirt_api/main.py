@@ -19,7 +19,7 @@ from qvirt_api.tls import ClientTls, ServerTls
 from qvirt_crds.configuration import settle
 from qvirt_crds.kubevirt import NAME
 from qvirt_kube.client import Kube
-from qvirt_kube.errors import KubeError, NotFound
+from qvirt_kube.errors import KubeError, NoAccess, NotFound
 
 _log = logging.getLogger(__name__)
 
@@ -27,16 +27,21 @@ _log = logging.getLogger(__name__)
 _SETTINGS_EVERY: Final = 10.0
 #: Seconds that we go on serving when told to stop: Endpoints learn of it later than we do.
 _LINGER: Final = 3.0
+_USAGE: Final = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The process's exit status: 0, stopped by a signal."""
+    """The process's exit status: 0 stopped by a signal, 2 no API server to turn to."""
     arguments = parse(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(
         level=logging.DEBUG if arguments.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    asyncio.run(run(arguments))
+    try:
+        asyncio.run(run(arguments))
+    except NoAccess as error:
+        _log.error("%s", error)
+        return _USAGE
     return 0
 
 
@@ -62,7 +67,12 @@ async def run(arguments: Arguments) -> None:
     async with Kube(arguments.kubeconfig) as kube, AsyncExitStack() as stack:
         app = application(kube, state)
         subresources = Subresources(
-            kube, arguments.namespace, tls.trust_clients, node_tls.context, arguments.guestfs_image
+            kube,
+            arguments.namespace,
+            tls.trust_clients,
+            node_tls.context,
+            arguments.guestfs_image,
+            arguments.novnc,
         )
         subresources.join(app)
         port = await stack.enter_async_context(serving(app, tls, arguments.host, arguments.port))

@@ -303,7 +303,11 @@ async def test_who_may_do_nothing(cluster: Cluster) -> None:
                     if endpoint.resource == "cluster" and endpoint.name in ("version", "guestfs"):
                         continue  # for everybody who is known
                     filled = path.format(
-                        namespace=cluster.namespace, name="vm", port=80, protocol="tcp"
+                        namespace=cluster.namespace,
+                        name="vm",
+                        port=80,
+                        protocol="tcp",
+                        file="screen.js",
                     )
                     url = f"{nobody.server}/apis/{GROUP}/{version}{filled}"
                     answer = await nobody.request(endpoint.method, url)

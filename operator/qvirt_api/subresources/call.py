@@ -11,6 +11,7 @@ from qvirt_api.subresources.errors import StatusError, internal, not_found
 from qvirt_api.subresources.information import About
 from qvirt_api.subresources.node import NodeAgents
 from qvirt_api.subresources.options import Options, decode
+from qvirt_api.subresources.page_files import PageFiles
 from qvirt_api.subresources.streams import Sessions
 from qvirt_api.subresources.table import Endpoint
 from qvirt_api.subresources.views import Instance, Machine
@@ -26,11 +27,19 @@ _LARGEST: Final = 3 * 2**20
 class Services:
     """What the verbs work with, made once."""
 
-    def __init__(self, kube: Kube, front: FrontProxySource, agents: NodeAgents, facts: About):
+    def __init__(
+        self,
+        kube: Kube,
+        front: FrontProxySource,
+        agents: NodeAgents,
+        facts: About,
+        files: PageFiles,
+    ) -> None:
         self.kube = kube
         self.front = front
         self.agents = agents
         self.facts = facts
+        self.files = files
         self.sessions = Sessions()
 
 

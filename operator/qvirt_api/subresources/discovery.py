@@ -129,6 +129,6 @@ def _parameters(path: str) -> list[str]:
 
 def _operation(version: str, endpoint: Endpoint, path: str) -> str:
     """One in the whole document, as OpenAPI wants it."""
-    words = re.split(r"\W+", endpoint.name)
-    extra = [name for name in _parameters(path) if name in ("port", "protocol")]
+    words = re.split(r"\W+", endpoint.key)
+    extra = [name for name in _parameters(path) if name in ("port", "protocol", "file")]
     return version + endpoint.method.title() + "".join(word.title() for word in [*words, *extra])

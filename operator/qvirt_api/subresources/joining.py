@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 from aiohttp import web
 
@@ -11,6 +12,7 @@ from qvirt_api.subresources import information
 from qvirt_api.subresources.authentication import FrontProxySource
 from qvirt_api.subresources.call import Services
 from qvirt_api.subresources.node import NodeAgents
+from qvirt_api.subresources.page_files import NOVNC, PageFiles
 from qvirt_api.subresources.routes import routes
 from qvirt_kube.client import Kube
 
@@ -21,6 +23,7 @@ class Subresources:
     :param trust: makes the server ask clients for a certificate of this authority (PEM).
     :param node_tls: the context for connections to virt-handler; may raise a QvirtError while there is none.
     :param guestfs_image: see `information.About`.
+    :param novnc: see `page_files.PageFiles`.
     """
 
     def __init__(
@@ -30,10 +33,12 @@ class Subresources:
         trust: Callable[[str], None],
         node_tls: Callable[[], ssl.SSLContext],
         guestfs_image: str = "",
+        novnc: Path = NOVNC,
     ) -> None:
         self._front = FrontProxySource(kube, trust)
         agents = NodeAgents(kube, node_tls, namespace)
-        self.services = Services(kube, self._front, agents, information.about(guestfs_image))
+        facts, files = information.about(guestfs_image), PageFiles(novnc)
+        self.services = Services(kube, self._front, agents, facts, files)
 
     def join(self, app: web.Application) -> None:
         """Add the routes, after all others of the server; sessions end with it."""

@@ -6,9 +6,11 @@ from typing import Final
 
 from qvirt_api.subresources.errors import StatusError, bad_request, conflict, forbidden
 from qvirt_api.subresources.views import Instance
+from qvirt_crds.model import Model
 
 _KIND: Final = "virtualmachineinstance"
 _NOT_RUNNING: Final = "VMI is not running"
+_GRAPHICS: Final = ("devices", "autoattachGraphicsDevice")
 
 
 def pause(vmi: Instance) -> None:
@@ -79,9 +81,31 @@ def console(vmi: Instance) -> None:
 
 def screen(vmi: Instance) -> None:
     """:raise StatusError: 400."""
-    if vmi.domain("devices", "autoattachGraphicsDevice") is False:
+    if vmi.domain(*_GRAPHICS) is False:
         raise bad_request("No graphics devices are present.")
     _runs_already(vmi)
+
+
+class ScreenState(Model, frozen=True, kw_only=True):
+    """Whether a screen can be opened now. ``waiting``: it may be later, without anybody changing the spec."""
+
+    ready: bool = False
+    waiting: bool = False
+    message: str = ""
+
+
+def screen_state(vmi: Instance | None) -> ScreenState:
+    """The same as `screen`, for people who look at a page."""
+    if vmi is None:
+        return ScreenState(waiting=True, message="it is not running")
+    try:
+        screen(vmi)
+    except StatusError as error:
+        if vmi.running or vmi.domain(*_GRAPHICS) is False:
+            return ScreenState(message=error.message)
+        what = "it has ended" if vmi.final else "it is starting"
+        return ScreenState(waiting=True, message=f"{what} (phase {vmi.phase or 'Pending'})")
+    return ScreenState(ready=True)
 
 
 def port_forward(vmi: Instance) -> None:

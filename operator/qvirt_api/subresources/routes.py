@@ -16,6 +16,7 @@ from qvirt_api.subresources import (
     information,
     instances,
     power,
+    screen_page,
     tunnels,
 )
 from qvirt_api.subresources.call import Call, Services
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 Verb = Callable[[Call], Awaitable[web.StreamResponse]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-#: A row's name -> what does it; every row has an entry here or says what is missing.
+#: A row's key -> what does it; every row has an entry here or says what is missing.
 VERBS: Final[Mapping[str, Verb]] = {
     "virtualmachines/start": power.start,
     "virtualmachines/stop": power.stop,
@@ -48,6 +49,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "virtualmachineinstances/filesystemlist": instances.ask_agent,
     "virtualmachineinstances/console": tunnels.console,
     "virtualmachineinstances/vnc": tunnels.screen,
+    "virtualmachineinstances/vnc/page": screen_page.page,
     "virtualmachineinstances/vnc/screenshot": instances.screenshot,
     "virtualmachineinstances/portforward": tunnels.forward_instance,
     "expand-vm-spec": instances.expand_given,
@@ -84,7 +86,9 @@ def routes(services: Services) -> list[web.RouteDef]:
             handler = _guarded(services, endpoint, version)
             for path in endpoint.paths:
                 if path != "/healthz":
-                    found.append(web.route(endpoint.method, f"{base}{path}", handler))
+                    # A file may be in a directory.
+                    pattern = path.replace("{file}", "{file:.+}")
+                    found.append(web.route(endpoint.method, f"{base}{pattern}", handler))
     found.append(web.route("*", f"{group}/{{rest:.*}}", _unknown))
     return found
 
@@ -130,7 +134,7 @@ def _guarded(services: Services, endpoint: Endpoint, version: str) -> Handler:
 
 
 async def _carried_out(call: Call) -> web.StreamResponse:
-    name = call.endpoint.name
+    name = call.endpoint.key
     what = f"{call.request.method} {name} of {call.namespace}/{call.name} for {call.user.name}"
     try:
         response = await _verb(call.endpoint)(call)
@@ -149,7 +153,7 @@ async def _carried_out(call: Call) -> web.StreamResponse:
 def _verb(endpoint: Endpoint) -> Verb:
     if endpoint.missing:
         return _missing
-    return VERBS.get(endpoint.name) or _CLUSTER[endpoint.name]
+    return VERBS.get(endpoint.key) or _CLUSTER[endpoint.key]
 
 
 async def _missing(call: Call) -> web.StreamResponse:

@@ -34,8 +34,16 @@ class Endpoint(Model, frozen=True, kw_only=True):
     method: Method
     #: Path parameters after the subresource; they are no part of what access is asked for.
     parameters: tuple[str, ...] = ()
+    #: A path below the subresource with all that is below it: under its permission and no resource of its own, as
+    #: what comes after ``pods/proxy``.
+    below: str = ""
     #: What is not there; empty: the row works.
     missing: str = ""
+
+    @property
+    def key(self) -> str:
+        """Which row it is; only what is `below` another has not its name."""
+        return f"{self.name}/{self.below}" if self.below else self.name
 
     @property
     def name(self) -> str:
@@ -62,6 +70,8 @@ class Endpoint(Model, frozen=True, kw_only=True):
                 return ("/namespaces/{namespace}/expand-vm-spec",)
             case _:
                 base = f"/namespaces/{{namespace}}/{self.resource}/{{name}}/{self.subresource}"
+        if self.below:
+            return (f"{base}/{self.below}", f"{base}/{self.below}/{{file}}")
         ends = [f"/{'/'.join(self.parameters[:n])}" for n in range(1, len(self.parameters) + 1)]
         return tuple(f"{base}{end}" for end in ends) or (base,)
 
@@ -96,6 +106,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *_rows(_VMI, "PUT", "pause", "unpause", "freeze", "unfreeze", "softreboot", "reset"),
     *_rows(_VMI, "GET", "guestosinfo", "userlist", "filesystemlist"),
     *_rows(_VMI, "GET", "console", "vnc", "vnc/screenshot"),
+    Endpoint(resource=_VMI, subresource="vnc", method="GET", below="page"),
     _port_forward(_VMI),
     *_rows(_VMI, "GET", "usbredir", missing="USB redirection is not implemented"),
     *_rows(_VMI, "GET", "vsock", missing="vsock (feature gate VSOCK) is not implemented"),

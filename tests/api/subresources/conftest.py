@@ -20,6 +20,7 @@ from qvirt_api.subresources import information
 from qvirt_api.subresources.authentication import FrontProxySource
 from qvirt_api.subresources.call import Services
 from qvirt_api.subresources.node import NodeAgents
+from qvirt_api.subresources.page_files import PageFiles
 from qvirt_api.subresources.routes import routes
 from qvirt_crds.names import HANDLER_CLIENT_CN, HANDLER_SERVER_NAME, PLAIN_STREAM
 from qvirt_kube.client import Kube
@@ -219,7 +220,18 @@ class Api:
 
 
 @pytest.fixture
-async def api(pki: Pki, cluster: FakeKube, handler: FakeHandler) -> AsyncIterator[Api]:
+def novnc(tmp_path: Path) -> Path:
+    """As Debian's package lays it out."""
+    root = tmp_path / "novnc"
+    for name in ("core/rfb.js", "core/util/int.js", "vendor/pako/lib/zlib/inflate.js", "app/ui.js"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"// {name}")
+    (root / "core/notes.txt").write_text("no script")
+    return root
+
+
+@pytest.fixture
+async def api(pki: Pki, cluster: FakeKube, handler: FakeHandler, novnc: Path) -> AsyncIterator[Api]:
     kube = cast(Kube, cluster)
     cluster.objects[
         "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
@@ -238,7 +250,7 @@ async def api(pki: Pki, cluster: FakeKube, handler: FakeHandler) -> AsyncIterato
     assert told == [pki.front.certificate]
     client = pki.client(pki.own, pki.own, HANDLER_CLIENT_CN)
     agents = NodeAgents(kube, lambda: client, "kubevirt", handler.port)
-    services = Services(kube, front, agents, information.about())
+    services = Services(kube, front, agents, information.about(), PageFiles(novnc))
     app = web.Application()
     app.add_routes(routes(services))
 

@@ -19,17 +19,19 @@ _BASE = f"/apis/{GROUP}/v1"
 
 
 def path(endpoint: Endpoint, which: int = -1) -> str:
-    return endpoint.paths[which].format(namespace="ns", name="vm", port=80, protocol="tcp")
+    return endpoint.paths[which].format(
+        namespace="ns", name="vm", port=80, protocol="tcp", file="core/rfb.js"
+    )
 
 
 def test_every_row_works_or_says_what_is_missing() -> None:
     for endpoint in _ROWS:
-        works = endpoint.name in VERBS or endpoint.name in _CLUSTER
-        assert works is not bool(endpoint.missing), endpoint.name
-    assert {e.name for e in _ROWS if not e.missing} == {*VERBS, *_CLUSTER}
+        works = endpoint.key in VERBS or endpoint.key in _CLUSTER
+        assert works is not bool(endpoint.missing), endpoint.key
+    assert {e.key for e in _ROWS if not e.missing} == {*VERBS, *_CLUSTER}
 
 
-@pytest.mark.parametrize("endpoint", _ROWS, ids=lambda e: f"{e.method} {e.name}")
+@pytest.mark.parametrize("endpoint", _ROWS, ids=lambda e: f"{e.method} {e.key}")
 async def test_every_row_is_reviewed(
     endpoint: Endpoint, jane: Virtctl, cluster: FakeKube, api: Api
 ) -> None:
@@ -192,4 +194,5 @@ def test_the_page_names_every_row_where_it_belongs() -> None:
     for endpoint in ENDPOINTS:
         works, missing = rows[named.get(endpoint.resource, endpoint.resource)]
         words = re.findall(r"[\w/-]+", missing if endpoint.missing else works)
-        assert (endpoint.subresource or endpoint.name) in words, endpoint.name
+        named_by = endpoint.key.partition("/")[2] or endpoint.name
+        assert named_by in words, endpoint.key
