@@ -7,6 +7,7 @@ here converts, so a message never shows msgspec's names.
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 from collections.abc import Mapping
 from typing import Final
@@ -32,8 +33,14 @@ def check(
     :param path: where `data` stands in what the user wrote.
     """
     walker = _Walker(known)
-    clean = walker.walk(data, inspect.type_info(kind), path)
+    clean = walker.walk(data, _type_info(kind), path)
     return clean, tuple(walker.causes)
+
+
+@functools.cache
+def _type_info(kind: type[Model]) -> inspect.Type:
+    """It takes milliseconds for a whole instance; a kind stays what it is."""
+    return inspect.type_info(kind)
 
 
 class _Walker:
