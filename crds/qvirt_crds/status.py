@@ -16,7 +16,7 @@ FINAL: Final[tuple[VmiPhase, ...]] = ("Succeeded", "Failed")
 
 #: Field of the status -> the only process that writes it.
 WRITERS: Final[dict[str, Writer]] = {
-    # Pending, Scheduling, Scheduled, Succeeded, Failed; Running is virt-handler's (`PHASE_WRITERS`).
+    # `PHASE_WRITERS` has the phase.
     "reason": "virt-controller",
     "nodeName": "virt-controller",
     "activePods": "virt-controller",
@@ -36,14 +36,16 @@ WRITERS: Final[dict[str, Writer]] = {
     "fsFreezeStatus": "virt-handler",
 }
 
-#: Phase -> the only process that sets it; each appends to ``phaseTransitionTimestamps`` in the same write.
-PHASE_WRITERS: Final[dict[VmiPhase, Writer]] = {
-    "Pending": "virt-controller",
-    "Scheduling": "virt-controller",
-    "Scheduled": "virt-controller",
-    "Running": "virt-handler",
-    "Succeeded": "virt-controller",
-    "Failed": "virt-controller",
+#: Phase -> the processes that set it; each appends to ``phaseTransitionTimestamps`` in the same write. Of two, whoever comes
+#: first: virt-handler passes through Scheduled on its way to Running, if the guest runs before virt-controller says so.
+#: virt-api sets the first of all fields, as the object is created (`first_status`), before anybody else can see it.
+PHASE_WRITERS: Final[dict[VmiPhase, tuple[Writer, ...]]] = {
+    "Pending": ("virt-api", "virt-controller"),
+    "Scheduling": ("virt-controller",),
+    "Scheduled": ("virt-controller", "virt-handler"),
+    "Running": ("virt-handler",),
+    "Succeeded": ("virt-controller",),
+    "Failed": ("virt-controller",),
 }
 
 #: Type of a condition -> the only process that adds, changes and removes it; the others copy it as it is.
@@ -64,6 +66,6 @@ def synchronized_writer(phase: str) -> Writer:
     """Who writes the condition ``Synchronized``, which KubeVirt's controller and node agent share.
 
     While the guest is virt-handler's, it is virt-handler's: until then and after the end, virt-controller's. Whoever
-    hands the guest over takes away in the same write what it had said.
+    changes the phase from one's to the other's takes away in the same write what was said before.
     """
     return "virt-handler" if phase in ("Scheduled", "Running") else "virt-controller"

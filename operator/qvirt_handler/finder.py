@@ -10,7 +10,8 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, Self
 
@@ -23,6 +24,10 @@ from qvirt_qmp.errors import QmpError
 from qvirt_qmp.sockets import connect_path, peer_of
 
 PROC: Final = Path("/proc")
+#: Between two looks at the processes of the node, at those that are young, and at all of them.
+_GLANCE_SECONDS: Final = 0.05
+_YOUNG_SECONDS: Final = 5.0
+_WHOLE_SECONDS: Final = 10.0
 #: Of what is read of a file in /proc.
 _LONGEST: Final = 1 << 20
 
@@ -113,21 +118,24 @@ class Finder(Protocol):
 
 
 class ProcFinder:
-    """Looks through /proc.
+    """Looks through /proc. Many may look for their launcher at the same time and often: one look is for all of them.
 
     :param belongs: how a process is known to be of a pod.
     """
 
     def __init__(self, belongs: Belongs = names_pod) -> None:
         self._belongs = belongs
+        self._glance = Glance()
 
     def find(self, pod_uid: str) -> Process:
         """See `Finder.find`."""
-        for process in _processes():
+        for pid in self._glance.launchers():
             with contextlib.suppress(OSError):
-                if is_launcher(process.cmdline()) and self.belongs(process, pod_uid):
-                    return process
-            process.close()
+                process = Process(pid)
+                with contextlib.suppress(OSError):
+                    if is_launcher(process.cmdline()) and self.belongs(process, pod_uid):
+                        return process
+                process.close()
         raise LauncherMissing(
             f"pod {pod_uid}: none of its processes on this node is virt-launcher; see the pod's events and log"
         )
@@ -137,12 +145,49 @@ class ProcFinder:
         return self._belongs(process.cgroup(), pod_uid)
 
 
-def _processes() -> Iterator[Process]:
-    """The caller closes each."""
-    for name in os.listdir(PROC):
-        if name.isdecimal():
-            with contextlib.suppress(OSError):
-                yield Process(int(name))
+class Glance:
+    """The node's launchers, known a moment ago.
+
+    A container's process becomes its program soon after its start, or never: of those that have been looked at for a while
+    only their number is looked at.
+
+    :param now: in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._last = float("-inf")
+        self._whole = float("-inf")
+        #: Process number -> when it was seen first.
+        self._since: dict[int, float] = {}
+        self._found: tuple[int, ...] = ()
+
+    def launchers(self) -> tuple[int, ...]:
+        """Their process numbers; each may have ended, and be another's."""
+        now = self._now()
+        if now - self._last >= _GLANCE_SECONDS:
+            if now - self._whole >= _WHOLE_SECONDS:
+                self._since.clear()
+                self._whole = now
+            self._last = now
+            self._look(now)
+        return self._found
+
+    def _look(self, now: float) -> None:
+        there = [int(name) for name in os.listdir(PROC) if name.isdecimal()]
+        self._since = {pid: self._since.get(pid, now) for pid in there}
+        young = (pid for pid, since in self._since.items() if now - since < _YOUNG_SECONDS)
+        found = dict.fromkeys(pid for pid in self._found if pid in self._since)
+        found |= dict.fromkeys(pid for pid in young if is_launcher(_cmdline(pid)))
+        self._found = tuple(found)
+
+
+def _cmdline(pid: int) -> tuple[str, ...]:
+    try:
+        with Process(pid) as process:
+            return process.cmdline()
+    except OSError:
+        return ()
 
 
 async def dial(finder: Finder, process: Process, pod_uid: str, name: str) -> socket.socket:

@@ -18,7 +18,7 @@ from qvirt_crds.meta import JsonObject
 from qvirt_crds.report import VmReport
 from qvirt_crds.sync import SyncArguments
 from qvirt_crds.vm import VirtualMachineInstance
-from qvirt_handler import devices, finder, network
+from qvirt_handler import devices, finder, images, network
 from qvirt_handler.errors import LauncherMissing, LauncherStrange, SyncRefused
 from qvirt_handler.interfaces import Pod
 from qvirt_handler.status import CREATED, SHUTTING_DOWN, Notice
@@ -104,6 +104,7 @@ class Session:
                 missing = error
                 continue
             with process:
+                _await_images(vmi, process)
                 monitor = await finder.connect(self._find, process, pod)
                 try:
                     yield process, monitor
@@ -195,6 +196,21 @@ class Session:
                 answer = await monitor.execute("query-status")
                 run_state = str(answer.get("status", "")) if isinstance(answer, dict) else ""
         self._log.see(report=report, run_state=run_state)
+
+
+def _await_images(vmi: JsonObject, process: finder.Process) -> None:
+    """Before the kubelet has said that the whole pod runs.
+
+    :raises LauncherMissing: it will be of use later.
+    """
+    if (vmi.get("status") or {}).get("phase") != "Scheduling":
+        return
+    try:
+        awaited = images.awaited(vmi, process)
+    except OSError as error:
+        raise LauncherMissing(f"the launcher has ended: {error.strerror}") from error
+    if awaited:
+        raise LauncherMissing(f"images of {', '.join(awaited)} are not there yet")
 
 
 def _trouble(report: VmReport) -> str:

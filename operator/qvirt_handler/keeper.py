@@ -7,6 +7,7 @@ sides may be missed for any time, and this process may end at any instant.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from typing import Any, Final
@@ -29,10 +30,14 @@ from qvirt_qmp.errors import QmpError
 
 _log = logging.getLogger(__name__)
 
-#: Between tries to reach a launcher, in seconds.
+#: Between looks for a launcher that is about to be started, in seconds: at first, and after a while, when an image is pulled.
+_SOON: Final = 0.1
+_BY_AND_BY: Final = 1.0
+_WHILE: Final = 60.0
+#: Between tries to reach one that has been started, as the kubelet says.
 _FIRST: Final = 0.2
 _LAST: Final = 10.0
-#: A launcher that is not found for this long is trouble: its container runs, or the VMI would not have been handed to us.
+#: One that is not found for this long, when the kubelet says that it runs, is trouble.
 _PATIENCE: Final = 30.0
 #: Events that wait for the API server.
 _MOST_NOTICES: Final = 64
@@ -57,6 +62,7 @@ class Keeper:
         self._seen = Seen()
         self._notices: deque[Notice] = deque(maxlen=_MOST_NOTICES)
         self._dirty = asyncio.Event()
+        self._moved = asyncio.Event()
         self._gone = False
         self.name = f"{vmi['metadata']['namespace']}/{vmi['metadata']['name']}"
 
@@ -67,6 +73,8 @@ class Keeper:
 
     def update(self, vmi: JsonObject) -> None:
         """The VMI has changed."""
+        if _phase(vmi) != _phase(self._vmi):
+            self._moved.set()
         self._vmi = vmi
         self._dirty.set()
 
@@ -93,7 +101,7 @@ class Keeper:
 
     @property
     def _over(self) -> bool:
-        return self._gone or (self._vmi.get("status") or {}).get("phase") in FINAL
+        return self._gone or _phase(self._vmi) in FINAL
 
     async def run(self) -> None:
         """Until the VMI is final or gone."""
@@ -111,10 +119,11 @@ class Keeper:
         backoff = Backoff(_FIRST, _LAST)
         waited = 0.0
         while True:
+            self._moved.clear()
             try:
                 await session.follow(self._vmi, self._world.node)
             except LauncherMissing as error:
-                if waited >= _PATIENCE and not self._ended:
+                if waited >= _PATIENCE and not self._early and not self._ended:
                     self.see(trouble=str(error))
             except (QvirtError, QmpError, msgspec.ValidationError) as error:
                 _log.warning("%s: %s", self.name, error)
@@ -125,9 +134,18 @@ class Keeper:
                 waited = 0.0
             if self._ended:
                 return
-            seconds = backoff.next()
+            often = _SOON if waited < _WHILE else _BY_AND_BY
+            seconds = often if self._early else backoff.next()
             waited += seconds
-            await asyncio.sleep(seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._moved.wait()
+                    waited = 0.0
+
+    @property
+    def _early(self) -> bool:
+        """Whether the kubelet has not said yet that the launcher runs."""
+        return _phase(self._vmi) == "Scheduling"
 
     @property
     def _ended(self) -> bool:
@@ -178,3 +196,7 @@ class Keeper:
         if written.changes:
             self._vmi = await self._world.writer.write(self._vmi, written)
             self._notices.extend(written.notices)
+
+
+def _phase(vmi: JsonObject) -> str:
+    return str((vmi.get("status") or {}).get("phase", ""))

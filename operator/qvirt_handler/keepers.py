@@ -13,8 +13,8 @@ from qvirt_netsetup import api
 
 _log = logging.getLogger(__name__)
 
-#: Phases in which a VMI is ours.
-OURS: Final = ("Scheduled", "Running")
+#: Phases in which a VMI is ours: those of this node are Scheduling when their pods may have no process yet.
+OURS: Final = ("Scheduling", "Scheduled", "Running")
 
 
 class Keepers:

@@ -74,10 +74,13 @@ def decide(status: JsonObject, seen: Seen, now: str) -> Written:
     :param status: as it is.
     :param now: RFC 3339.
     """
-    if synchronized_writer(str(status.get("phase"))) != "virt-handler":
+    if synchronized_writer(str(status.get("phase"))) != "virt-handler" and not _takes(status, seen):
         return Written()
     if seen.report is None and not seen.trouble:
         # We have just started: what was known before us stays until we have looked.
+        return Written()
+    if status.get("phase") != "Running" and not _runs(seen) and not _has_trouble(status, seen):
+        # What there is to say of it can wait for the write that says that it runs.
         return Written()
     new = {
         **_phase(status, seen, now),
@@ -96,17 +99,35 @@ def _empty(value: object) -> object:
     return [] if value == [] else None
 
 
+def _takes(status: JsonObject, seen: Seen) -> bool:
+    """Whether the launcher was found, and there is news of it, before virt-controller has told that it runs."""
+    return status.get("phase") == "Scheduling" and (_runs(seen) or bool(seen.trouble))
+
+
 def _phase(status: JsonObject, seen: Seen, now: str) -> dict[str, Any]:
-    at_work = seen.report is not None and seen.report.phase in _AT_WORK
-    if status.get("phase") != "Scheduled" or not at_work or _never_ran(seen.report):
+    passed = []
+    if status.get("phase") == "Scheduling":
+        passed.append("Scheduled")
+    if status.get("phase") in ("Scheduling", "Scheduled") and _runs(seen):
+        passed.append("Running")
+    if not passed:
         return {}
-    entry = {"phase": "Running", "phaseTransitionTimestamp": now}
+    entries = [{"phase": phase, "phaseTransitionTimestamp": now} for phase in passed]
     before = status.get("phaseTransitionTimestamps") or []
-    return {"phase": "Running", "phaseTransitionTimestamps": [*before, entry]}
+    return {"phase": passed[-1], "phaseTransitionTimestamps": [*before, *entries]}
 
 
-def _never_ran(report: VmReport | None) -> bool:
-    return report is not None and report.phase == "Stopping" and report.running_since is None
+def _runs(seen: Seen) -> bool:
+    report = seen.report
+    if report is None or report.phase not in _AT_WORK:
+        return False
+    # Stopped before it ran.
+    return not (report.phase == "Stopping" and report.running_since is None)
+
+
+def _has_trouble(status: JsonObject, seen: Seen) -> bool:
+    """There is, or there was and it is told."""
+    return bool(seen.trouble) or SYNCHRONIZED in _by_type(status.get("conditions"))
 
 
 # --- what the guest's agent says -------------------------------------------------------------------------------------

@@ -10,11 +10,20 @@ from qvirt_crds.status import FINAL
 from qvirt_operator.conditions import merge_patch, merged
 from qvirt_operator.decisions import Event, Target
 from qvirt_operator.node_health import failing
-from qvirt_operator.views import Object, timestamp
+from qvirt_operator.views import Object, Pod, timestamp
 from qvirt_operator.vmi_conditions import conditions, missing
-from qvirt_operator.vmi_phase import creating, end_reason, next_phase
+from qvirt_operator.vmi_phase import (
+    IMMINENT,
+    UNDECIDED,
+    creating,
+    end_reason,
+    hands_over,
+    next_phase,
+    runs,
+)
 from qvirt_operator.vmi_pods import HELPERS_OUTLIVE, pod_condition, pods_to_delete
 from qvirt_operator.vmi_seen import Seen
+from qvirt_pods.pods import OVERHEAD
 
 #: Keeps an instance until its pod is gone: else a guest could run that no object stands for.
 FINALIZER: Final = FOREGROUND_DELETE
@@ -103,10 +112,8 @@ def _status(seen: Seen, phase: str, reason: str | None) -> Object:
         status |= {"runtimeUser": RUNTIME_UID, **seen.facts}
     if pod is not None and phase not in FINAL and pod.status.qos_class:
         status["qosClass"] = pod.status.qos_class
-    if phase == "Scheduled" and pod is not None and pod.compute is not None:
-        status |= seen.hand_over
-        status["nodeName"] = pod.spec.node_name
-        status["launcherContainerImageVersion"] = pod.compute.image
+    if pod is not None and phase in ("Scheduling", "Scheduled") and hands_over(seen):
+        status |= _hand_over(seen, pod)
     if phase in FINAL and vmi.raw.get("launcherContainerImageVersion"):
         status["launcherContainerImageVersion"] = ""
     if phase not in ("Pending", ""):
@@ -114,6 +121,20 @@ def _status(seen: Seen, phase: str, reason: str | None) -> Object:
             p.metadata.uid: p.spec.node_name for p in seen.pods if not p.finished
         }
     status["conditions"] = merged(vmi.raw.get("conditions"), conditions(seen, phase), now)
+    return status
+
+
+def _hand_over(seen: Seen, pod: Pod) -> Object:
+    """What virt-handler finds the instance by, and all else that is known from here on: one write for all of it."""
+    memory = seen.vmi.raw.get("memory")
+    status: Object = {
+        **seen.hand_over,
+        "nodeName": pod.spec.node_name,
+        "launcherContainerImageVersion": pod.launcher_image,
+    }
+    overhead = pod.metadata.annotations.get(OVERHEAD)
+    if isinstance(memory, dict) and overhead is not None:
+        status["memory"] = {**memory, "memoryOverhead": overhead}
     return status
 
 
@@ -138,6 +159,10 @@ def _events(seen: Seen, phase: str) -> list[Event]:
 def _again(seen: Seen, phase: str) -> float | None:
     if seen.pod is None and phase == "Pending" and seen.missing_claims:
         return _CLAIM_RETRY
+    if seen.pod is not None and phase == "Pending":
+        return UNDECIDED.total_seconds()
+    if seen.pod is not None and phase == "Scheduling" and runs(seen.pod):
+        return IMMINENT.total_seconds()
     if phase in FINAL and any(not p.finished and not p.metadata.deleting for p in seen.pods):
         return HELPERS_OUTLIVE.total_seconds() + 1
     return None

@@ -14,6 +14,7 @@ from qvirt_crds import pod_layout, shape, unimplemented
 from qvirt_crds.configuration import Configuration
 from qvirt_crds.defaults import apply_defaults
 from qvirt_crds.errors import SpecError
+from qvirt_crds.first_status import given_at_start
 from qvirt_crds.names import API_V1
 from qvirt_crds.validate import validate_vmi
 from qvirt_crds.vm import VirtualMachineInstance
@@ -26,13 +27,11 @@ from qvirt_operator.events import Recorder
 from qvirt_operator.installation import Installation
 from qvirt_operator.nodes import responsive
 from qvirt_operator.views import Pod, Vmi, convert
-from qvirt_operator.vmi_phase import handed_over
+from qvirt_operator.vmi_phase import hands_over
 from qvirt_operator.vmi_seen import Seen
 from qvirt_operator.volume_status import volume_status
 from qvirt_operator.work import Key
-from qvirt_pods import resources
 from qvirt_pods.pods import launcher_pod
-from qvirt_pods.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class Instances:
         try:
             if not pods and not vmi.final and not vmi.metadata.deleting:
                 pod = await self._plan(seen)
-            elif vmi.phase == "Scheduling" and seen.pod is not None and handed_over(seen.pod):
+            elif hands_over(seen):
                 await self._look_at_storage(seen)
         except SpecError as error:
             seen.failure = Failure(reason=error.reason, message=str(error))
@@ -105,13 +104,13 @@ class Instances:
         """
         wanted = wanted_instance(seen.vmi.data, await self._installation.configuration())
         settings = await self._installation.settings()
-        seen.facts = spec_facts(wanted, settings)
+        seen.facts = given_at_start(wanted)
         claims, seen.missing_claims = await self._claims(wanted)
         block = [name for name, it in claims.items() if it["spec"].get("volumeMode") == "Block"]
         return launcher_pod(wanted, settings, block=block)
 
     async def _look_at_storage(self, seen: Seen) -> None:
-        """When the pod runs its claims are bound: only now their sizes are known."""
+        """When the pod has its node its claims are bound: only now their sizes are known."""
         wanted = wanted_instance(seen.vmi.data, await self._installation.configuration())
         claims, _ = await self._claims(wanted)
         seen.hand_over = {
@@ -216,27 +215,6 @@ def wanted_instance(data: Object, configuration: Configuration) -> VirtualMachin
     uid = vmi.metadata.uid
     defaulted = apply_defaults(vmi, new_uuid=lambda: uid, configuration=configuration)
     return replace(defaulted, metadata=vmi.metadata)
-
-
-def spec_facts(vmi: VirtualMachineInstance, settings: Settings) -> Object:
-    """Status fields that say what the guest was given at its start."""
-    cpu, memory = vmi.spec.domain.cpu, vmi.spec.domain.memory
-    facts: Object = {}
-    if cpu is not None:
-        facts["currentCPUTopology"] = {
-            "cores": cpu.cores or 1,
-            "sockets": cpu.sockets or 1,
-            "threads": cpu.threads or 1,
-        }
-    if memory is not None and memory.guest is not None:
-        guest = str(memory.guest)
-        facts["memory"] = {
-            "guestAtBoot": guest,
-            "guestCurrent": guest,
-            "guestRequested": guest,
-            "memoryOverhead": str(resources.overhead(vmi.spec, settings)),
-        }
-    return facts
 
 
 def _known_metadata(metadata: Object) -> Object:

@@ -115,10 +115,18 @@ class PodStatus(View, frozen=True, kw_only=True):
     init_container_statuses: tuple[ContainerStatus, ...] = ()
 
 
+class Container(View, frozen=True, kw_only=True):
+    """core/v1 Container."""
+
+    name: str
+    image: str = ""
+
+
 class PodSpec(View, frozen=True, kw_only=True):
     """core/v1 PodSpec."""
 
     node_name: str = ""
+    containers: tuple[Container, ...] = ()
 
 
 class Pod(View, frozen=True, kw_only=True):
@@ -137,6 +145,11 @@ class Pod(View, frozen=True, kw_only=True):
     def compute(self) -> ContainerStatus | None:
         """The container with launcher and QEMU, once the kubelet has said something of it."""
         return next((c for c in self.status.container_statuses if c.name == "compute"), None)
+
+    @property
+    def launcher_image(self) -> str:
+        """What the compute container is made of."""
+        return next((c.image for c in self.spec.containers if c.name == "compute"), "")
 
     @property
     def ended(self) -> Terminated | None:

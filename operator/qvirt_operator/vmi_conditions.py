@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from qvirt_crds.first_status import NO_POD
 from qvirt_crds.status import FINAL, synchronized_writer
 from qvirt_operator.conditions import condition
 from qvirt_operator.views import Condition, Pod, Vmi
@@ -20,8 +21,7 @@ def conditions(seen: Seen, phase: str) -> dict[str, Condition | None]:
         "PodScheduled": _pod_scheduled(seen),
         "EvictionRequested": _evicted(seen.vmi),
     }
-    if phase == "Scheduled":
-        found |= {c.type: c for c in seen.migratable}
+    found |= {c.type: c for c in seen.migratable}
     if creating(seen, phase):
         # What went wrong the last time stands until it goes well: taking it back first would be two writes a try.
         return found
@@ -39,12 +39,12 @@ def _evicted(vmi: Vmi) -> Condition | None:
 
 
 def _ready(pod: Pod | None, phase: str) -> Condition:
-    if pod is None:
-        message = "virt-launcher pod has not yet been scheduled"
-        return condition("Ready", False, "PodNotExists", message)
+    if pod is None or phase == "Pending":
+        return condition("Ready", False, *NO_POD)
     if pod.metadata.deleting:
         return condition("Ready", False, "PodTerminating", "virt-launcher pod is terminating")
-    if phase != "Running":
+    if phase != "Running" or pod.status.phase == "Pending":
+        # The second: virt-handler is faster than the kubelet, whose word on the pod's readiness is about to come.
         message = "Guest VM is not reported as running"
         return condition("Ready", False, "GuestNotRunning", message)
     message = "virt-launcher pod is missing the Ready condition"

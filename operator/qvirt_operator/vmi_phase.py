@@ -1,16 +1,26 @@
 """The phase of an instance, by its pod (pure; reference: KubeVirt's, section 3.1)::
 
-""/Pending -> Scheduling (a pod exists) -> Scheduled (handed over to virt-handler) -> Running (by virt-handler)
+""/Pending -> Scheduling (a pod exists) -> Scheduled (the launcher runs) -> Running (by virt-handler)
 any of them -> Succeeded | Failed (the compute container has ended, or the pod is gone)
+
+Each phase costs a write, of which whoever watches instances is told. So it is written when it has lasted for a while: a
+pod has its node, and a guest runs, a moment after there is anything to tell of them. Nobody waits for the writes: from
+the pod's node on, virt-handler looks for the launcher by itself, and writes Running as soon as it is true.
 """
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Final
 
 from qvirt_operator.node_health import UNRESPONSIVE
-from qvirt_operator.views import Pod
+from qvirt_operator.views import Pod, moment
 from qvirt_operator.vmi_seen import Seen
+
+#: How long the scheduler may take before its silence is told.
+UNDECIDED: Final = timedelta(seconds=1)
+#: How long a guest may take, once its launcher runs, before that is told.
+IMMINENT: Final = timedelta(seconds=3)
 
 #: Container runtimes add the signal's number to it.
 _SIGNALLED: Final = 128
@@ -25,7 +35,7 @@ def next_phase(seen: Seen) -> str:
     if vmi.phase in ("", "Pending"):
         if vmi.metadata.deleting:
             return "Failed"
-        return "Pending" if pod is None else "Scheduling"
+        return "Pending" if pod is None or undecided(pod, seen.now) else "Scheduling"
     if pod is None:
         return "Failed"
     if pod.ended is not None:
@@ -35,12 +45,47 @@ def next_phase(seen: Seen) -> str:
     if vmi.phase == "Scheduling":
         if pod.metadata.deleting:
             return "Failed"
-        return "Scheduled" if handed_over(pod) else "Scheduling"
+        return "Scheduled" if runs(pod) and not imminent(pod, seen.now) else "Scheduling"
     return vmi.phase
 
 
-def handed_over(pod: Pod) -> bool:
-    """From here on it is virt-handler's: the launcher runs, and so do the holders of its disks."""
+def hands_over(seen: Seen) -> bool:
+    """Whether virt-handler is to be told now: the pod has its node, and nobody else may look after the guest."""
+    pod = seen.pod
+    return (
+        pod is not None
+        and pod.spec.node_name not in ("", seen.vmi.status.node_name)
+        and seen.vmi.phase in ("", "Pending", "Scheduling")
+        and not pod.finished
+        and not pod.metadata.deleting
+    )
+
+
+def undecided(pod: Pod, now: datetime) -> bool:
+    """Whether the scheduler may yet say at once where a new pod goes, or that it goes nowhere."""
+    return (
+        pod.spec.node_name == ""
+        and pod.status.phase in ("", "Pending")
+        and pod.condition("PodScheduled") is None
+        and not pod.metadata.deleting
+        and _within(UNDECIDED, pod.metadata.creation_timestamp, now)
+    )
+
+
+def imminent(pod: Pod, now: datetime) -> bool:
+    """Whether the guest may yet run at once."""
+    running = pod.compute.state.running if pod.compute is not None else None
+    started = (running or {}).get("startedAt")
+    return _within(IMMINENT, moment(started if isinstance(started, str) else None), now)
+
+
+def _within(time: timedelta, since: datetime | None, now: datetime) -> bool:
+    # Times are of other machines' clocks: none of them may make anybody wait for long.
+    return since is not None and timedelta(0) <= now - since < time
+
+
+def runs(pod: Pod) -> bool:
+    """Whether the kubelet says that the launcher runs, and so do the holders of its disks."""
     compute = pod.compute
     others = (c for c in pod.status.container_statuses if c.name != "compute")
     return (

@@ -14,7 +14,7 @@ class Seen:
     :param pods: its launcher pods.
     :param missing_claims: claims that its volumes name and that are not there.
     :param facts: status fields that follow from the spec alone, at first.
-    :param hand_over: status fields that virt-handler and clients find from the hand-over on.
+    :param hand_over: status fields of volumes that virt-handler and clients find from the hand-over on.
     :param migratable: conditions that say whether the guest can move.
     :param lost_node: the node that it was on, if that is gone or silent.
     :param failure: why the spec makes no pod, or what went wrong when this was decided on a moment ago.

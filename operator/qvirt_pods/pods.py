@@ -26,6 +26,8 @@ POD_GRACE_MARGIN: Final = 30
 #: A paused guest's pod drops out of Services by it; virt-controller writes it.
 READINESS_GATE: Final = "kubevirt.io/virtual-machine-unpaused"
 
+#: Annotation: bytes beyond the guest's RAM.
+OVERHEAD: Final = "kubevirt.io/memory-overhead-bytes"
 #: The characters of Kubernetes' own generated names.
 _ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 #: What the API server keeps of a generateName, before 5 generated characters.
@@ -98,7 +100,7 @@ def _metadata(vmi: VirtualMachineInstance, settings: Settings) -> Object:
             **carried,
             "kubevirt.io/domain": name,
             "kubectl.kubernetes.io/default-container": "compute",
-            "kubevirt.io/memory-overhead-bytes": str(resources.overhead(vmi.spec, settings)),
+            OVERHEAD: str(resources.overhead(vmi.spec, settings)),
         },
         "ownerReferences": [
             {

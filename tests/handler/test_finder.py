@@ -12,7 +12,7 @@ import pytest
 
 from qvirt_handler import finder
 from qvirt_handler.errors import LauncherMissing, LauncherStrange
-from qvirt_handler.finder import Process, ProcFinder, is_launcher, names_pod
+from qvirt_handler.finder import Glance, Process, ProcFinder, is_launcher, names_pod
 from qvirt_handler.rooted import open_in
 
 UID = "8c20cfa8-a560-40c1-aaac-13bdcb7fd2d4"
@@ -65,6 +65,36 @@ def test_a_launcher_is_known_by_its_command(cmdline: str, is_one: bool) -> None:
 def test_no_launcher_for_an_unknown_pod() -> None:
     with pytest.raises(LauncherMissing, match="none of its processes"):
         ProcFinder().find(UID)
+
+
+def test_one_look_finds_all_launchers_and_those_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = {1: ("init",), 20: ("virt-launcher", "--pod"), 30: ("runc", "init")}
+    asked: list[int] = []
+
+    def cmdline(pid: int) -> tuple[str, ...]:
+        asked.append(pid)
+        return processes.get(pid, ())
+
+    monkeypatch.setattr(finder, "_cmdline", cmdline)
+    monkeypatch.setattr(finder.os, "listdir", lambda _: [*map(str, processes), "self", "sys"])
+    clock = [100.0]
+    glance = Glance(now=lambda: clock[0])
+    assert glance.launchers() == (20,)
+    assert glance.launchers() == (20,)
+    assert sorted(asked) == [1, 20, 30]  # the second time nobody looked
+
+    clock[0] += 1
+    processes[30] = ("virt-launcher", "--pod")
+    del processes[20]
+    assert glance.launchers() == (30,)
+    clock[0] += 7
+    processes[40] = ("virt-launcher", "--pod")
+    asked.clear()
+    assert glance.launchers() == (30, 40)
+    assert asked == [40]  # what has been there for a while is no container that is starting
+    clock[0] += 7
+    processes[1] = ("virt-launcher", "--pod")
+    assert sorted(glance.launchers()) == [1, 30, 40]  # and if it is: late, but not never
 
 
 @pytest.fixture

@@ -47,6 +47,23 @@ async def test_a_vmi_runs_at_its_pods_address(
     assert await api.reasons(name) == ["Created", "Started"]
 
 
+async def test_a_guest_runs_before_the_kubelet_has_said_that_its_pod_does(
+    api: Api, handler: Handler, pod: Pod
+) -> None:
+    vmi = pod.vmi()
+    entry = {"phase": "Scheduling", "phaseTransitionTimestamp": "2026-01-01T00:00:00Z"}
+    vmi["status"] |= {"phase": "Scheduling", "phaseTransitionTimestamps": [entry]}
+    before = int((await api.create(vmi))["metadata"]["generation"])
+    await handler.start()
+    status = await api.until_status("demo-bridge", running)
+    passed = [t["phase"] for t in status["phaseTransitionTimestamps"]]
+    assert passed == ["Scheduling", "Scheduled", "Running"]
+    # All that there was to say came in one write, which is the one that made it Running.
+    path = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstances/demo-bridge"
+    written = await api.kube.get(path)
+    assert written["metadata"]["generation"] == before + 1
+
+
 async def test_a_handler_that_is_killed_finds_its_guest_again(
     api: Api, handler: Handler, pod: Pod, eventually: Eventually
 ) -> None:

@@ -13,6 +13,7 @@ from qvirt_crds.status import CONDITION_WRITERS, PHASE_WRITERS, WRITERS, synchro
 from qvirt_operator.decide_vmi import FINALIZER, NODE_LABEL, VmiDecision, decide_vmi
 from qvirt_operator.decisions import Failure
 from qvirt_operator.views import Pod, Vmi, convert
+from qvirt_operator.vmi_phase import IMMINENT, UNDECIDED
 from qvirt_operator.vmi_seen import Seen
 
 Object = dict[str, Any]
@@ -38,9 +39,17 @@ def pod(
     *,
     deleting: bool = False,
     others: tuple[bool, ...] = (),
+    node: str | None = None,
+    more: Object | None = None,
     **status: Any,
 ) -> Pod:
-    metadata: Object = {"name": "p", "namespace": "n", "uid": "pu"}
+    metadata: Object = {
+        "name": "p",
+        "namespace": "n",
+        "uid": "pu",
+        "annotations": {"kubevirt.io/memory-overhead-bytes": "7"},
+        **(more or {}),
+    }
     if deleting:
         metadata |= {
             "deletionTimestamp": "2026-01-01T00:00:00Z",
@@ -51,7 +60,9 @@ def pod(
     )
     statuses += [{"name": f"volume{i}", "ready": ready} for i, ready in enumerate(others)]
     given_status = {"phase": phase, "containerStatuses": statuses, **status}
-    spec = {"nodeName": "node-1"} if phase != "Pending" else {}
+    if node is None:
+        node = "node-1" if phase != "Pending" else ""
+    spec = {"nodeName": node, "containers": [{"name": "compute", "image": "launcher"}]}
     return convert({"metadata": metadata, "spec": spec, "status": given_status}, Pod)
 
 
@@ -102,11 +113,56 @@ def test_phases(phase: str, its_pod: Pod | None, expected: str | None) -> None:
         assert status["phaseTransitionTimestamps"][-1]["phase"] == expected
 
 
-def test_handing_over_is_one_write() -> None:
-    patch = decide(instance("Scheduling"), pod("Running", RUNNING)).patch
+def test_handing_over_is_one_write_as_soon_as_the_pod_has_its_node() -> None:
+    decision = decide(instance("Pending", memory={"guestAtBoot": "1Gi"}), pod(node="node-1"))
+    patch = decision.patch
     assert patch["metadata"]["labels"] == {NODE_LABEL: "node-1"}
     assert patch["status"]["nodeName"] == "node-1"
-    assert patch["status"]["phase"] == "Scheduled"
+    assert patch["status"]["phase"] == "Scheduling"
+    assert patch["status"]["activePods"] == {"pu": "node-1"}
+    assert patch["status"]["launcherContainerImageVersion"] == "launcher"
+    assert patch["status"]["memory"] == {"memoryOverhead": "7"}
+    assert decision.pod_condition is not None
+
+
+def test_what_is_about_to_be_true_anyway_is_not_written() -> None:
+    """A scheduler decides, and a guest starts, within a moment: only those that take longer are worth a write."""
+    vmi = after(instance(), decide(instance()))
+    fresh = pod(more={"creationTimestamp": "2026-01-01T00:00:00Z"})
+    waiting = decide(vmi, fresh)
+    assert (waiting.patch, waiting.again) == ({}, UNDECIDED.total_seconds())
+    late = decide_vmi(Seen(vmi, NOW + UNDECIDED, pods=(fresh,)))
+    assert late.patch["status"]["phase"] == "Scheduling"
+
+    vmi = after(vmi, decide(vmi, pod(node="node-1")))
+    started = pod("Running", {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
+    soon = decide(vmi, started)
+    assert (soon.patch, soon.again) == ({}, IMMINENT.total_seconds())
+    late = decide_vmi(Seen(vmi, NOW + IMMINENT, pods=(started,)))
+    assert late.patch["status"]["phase"] == "Scheduled"
+    # A clock that is ahead of ours makes nobody wait.
+    early = decide_vmi(Seen(vmi, NOW - IMMINENT, pods=(started,)))
+    assert early.patch["status"]["phase"] == "Scheduled"
+
+
+def test_an_unschedulable_pod_is_told_at_once() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    fresh = pod(more={"creationTimestamp": "2026-01-01T00:00:00Z"}, conditions=[condition])
+    status = decide(instance("Pending"), fresh).patch["status"]
+    assert status["phase"] == "Scheduling"
+    assert "Unschedulable" in str(status["conditions"])
+
+
+def test_a_guest_is_ready_when_its_pod_is_and_nothing_is_written_between() -> None:
+    vmi = after(instance("Pending"), decide(instance("Pending"), pod(node="node-1")))
+    running = Vmi({**vmi.data, "status": {**vmi.raw, "phase": "Running"}})
+    not_yet = {"type": "Ready", "status": "False", "reason": "ContainersNotReady"}
+    told = decide(running, pod(node="node-1", conditions=[not_yet]))
+    assert told.patch == {}
+    ready = {"type": "Ready", "status": "True"}
+    patch = decide(running, pod("Running", RUNNING, conditions=[ready])).patch
+    assert list(patch) == ["status"]
+    assert list(patch["status"]) == ["conditions"]
 
 
 def test_no_pod_without_the_finalizer() -> None:
@@ -215,6 +271,7 @@ PODS = st.builds(
     STATES,
     deleting=st.booleans(),
     others=st.lists(st.booleans(), max_size=2).map(tuple),
+    node=st.sampled_from([None, "node-1", "node-2"]),
     conditions=CONDITIONS,
     qosClass=st.sampled_from(["Burstable", "Guaranteed"]),
 )
@@ -279,7 +336,7 @@ def test_only_our_own_fields_are_written(seen: Seen) -> None:
     ours = {field for field, writer in WRITERS.items() if writer == "virt-controller"}
     assert set(patch) <= ours | {"phase", "phaseTransitionTimestamps", "conditions"}
     if "phase" in patch:
-        assert PHASE_WRITERS[patch["phase"]] == "virt-controller"
+        assert "virt-controller" in PHASE_WRITERS[patch["phase"]]
     before = seen.vmi.raw.get("conditions")
     if "conditions" in patch and isinstance(before, list):
         ours = {kind for kind, by in CONDITION_WRITERS.items() if by == "virt-controller"}
