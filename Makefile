@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 GUEST  := build/guest
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-e2e lint unit setup-run setup-dev guest cloud-guest kubernetes cluster images deploy cluster-down bench clean
+.PHONY: help demo test test-e2e lint unit setup-run setup-dev guest cloud-guest kubernetes cluster images deploy cluster-down bench soak clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -57,6 +57,9 @@ images: setup-run ## the images that qvirt runs from in a cluster: launcher and 
 
 bench: setup-dev guest images kubernetes ## measure against baselines and write docs/benchmarks.md (PART=start for one chapter; needs root)
 	@$(BIN)/python -m qvirt_bench $(PART)
+
+soak: setup-dev guest images kubernetes ## an hour of guests, consoles and restarts, and whether anything grows: docs/soak.md (DURATION=600 for shorter; needs root)
+	@$(BIN)/python -m qvirt_bench.soak $(if $(DURATION),--duration $(DURATION)) $(if $(GUESTS),--guests $(GUESTS))
 
 deploy: images ## install qvirt on the cluster of KUBECONFIG (REGISTRY=host:port that its nodes pull from)
 	@$(PYTHON) operator/deploy.py $(if $(REGISTRY),--registry $(REGISTRY))

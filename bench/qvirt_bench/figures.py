@@ -82,6 +82,8 @@ class Plot(msgspec.Struct, frozen=True, kw_only=True):
     x: str
     y: str
     curves: tuple[Curve, ...]
+    #: Of x, where something happened.
+    marks: tuple[float, ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
