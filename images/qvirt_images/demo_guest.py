@@ -25,7 +25,7 @@ from qvirt_images.tree import Tree, cpio, member
 SOURCE = Path(__file__).resolve().parent.parent / "guest"
 TOOLS = (*disk.TOOLS, "apt-get", "dpkg-deb", "depmod")
 _SHARED_LIBRARIES = {
-    "libc6": ("libc.so.6",),
+    "libc6": ("libc.so.6", "libm.so.6"),
     "libcrypt1": ("libcrypt.so.1",),
     "libgmp10": ("libgmp.so.10",),
     "libtomcrypt1": ("libtomcrypt.so.1",),
