@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from qvirt_crds.volumes import CloudInit, PersistentVolumeClaim, Volume
 
 RUN_DIR: Final = "/var/run/qvirt"
+#: Environment variable with the arguments of vm-sync, in a pod that no virt-handler looks after.
+VM_VARIABLE: Final = "QVIRT_VM"
 
 HOLDER_DIR: Final = "/qvirt-holder"
 #: busybox goes by the name it is called by: under another one it finds no applet.
@@ -34,6 +36,9 @@ KERNEL_BOOT_DIR: Final = "/var/run/kubevirt-kernel-boot"
 #: Ends of the names of cloud-init Secrets' volumes.
 USER_DATA: Final = "-udata"
 NETWORK_DATA: Final = "-ndata"
+
+#: The disk on a Filesystem claim (KubeVirt's name).
+CLAIM_FILE: Final = "disk.img"
 
 _PRIVATE: Final = "/var/run/kubevirt-private"
 
@@ -61,15 +66,20 @@ def injector_command() -> list[str]:
     return [HOLDER_SOURCE, "sh", "-c", f"{copy} && {{ {pipe}; }}"]
 
 
-def holder_command(volume: str) -> list[str]:
+def holder_command(volume: str, *, stays: bool = False) -> list[str]:
     """What runs in the sidecar of a containerDisk; names the volume, so that the launcher finds its process.
 
     The disk's image has no program of its own to rely on. On SIGTERM the holder ends with status 0, so that a pod
     whose guest has ended well is Succeeded. It ends by itself when the launcher is no more, even if that was killed: the
     launcher has the pipe open for writing all its life.
+
+    :param stays: it waits for the next launcher then, as the pod's containers are started again. The launcher ends it when
+        they are not.
     """
     # Opening waits for the launcher's start, reading for its end; either may be interrupted by the signal.
     wait = f"{HOLDER_PROGRAM} cat {HOLDER_PIPE} & wait $!"
+    if stays:
+        wait = f"while :; do {wait}; {HOLDER_PROGRAM} sleep 1; done"
     return [
         HOLDER_PROGRAM,
         "sh",

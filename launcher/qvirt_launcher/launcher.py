@@ -7,7 +7,6 @@ effects that wait become tasks of one group, so that a bug in any of them ends t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import os
@@ -51,6 +50,7 @@ from qvirt_launcher.lifecycle import State, step
 from qvirt_launcher.phases import ended
 from qvirt_launcher.preparer import Preparer
 from qvirt_launcher.process import Children
+from qvirt_launcher.removal import remove_tree
 from qvirt_launcher.taken import Taken
 from qvirt_netsetup.dhcp import LeaseEvent
 from qvirt_qmp.multiplex import Broadcast
@@ -315,7 +315,7 @@ class Launcher:
             except OSError as error:
                 _log.warning("%s is left behind: %s", path, error.strerror)
         if self._place.owns_disk_dir:
-            _remove_tree(self._place.disk_dir)
+            remove_tree(self._place.disk_dir)
 
 
 def _visible(state: State) -> tuple[object, ...]:
@@ -324,19 +324,3 @@ def _visible(state: State) -> tuple[object, ...]:
 
 def _hash(argv: tuple[str, ...]) -> str:
     return hashlib.sha256("\0".join(argv).encode()).hexdigest()
-
-
-def _remove_tree(top: str) -> None:
-    """Whatever is in it, as far as it can be. (shutil would bring every compressor that Python has.)"""
-    for _, directories, files, place in os.fwalk(top, topdown=False):
-        for name in files:
-            with contextlib.suppress(OSError):
-                os.unlink(name, dir_fd=place)
-        for name in directories:
-            with contextlib.suppress(OSError):
-                try:
-                    os.rmdir(name, dir_fd=place)
-                except NotADirectoryError:  # a link to one
-                    os.unlink(name, dir_fd=place)
-    with contextlib.suppress(OSError):
-        os.rmdir(top)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from qvirt_crds import names
 
 PROGRAM: Final = "virt-launcher"
+
+#: A pod's. Where there is no control plane it is how a VM's run strategy is kept.
+RestartPolicy = Literal["Never", "OnFailure", "Always"]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +27,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     console_log: str = ""
     console_pipe: str = ""
+    vm_from: str = ""
+    restart_policy: RestartPolicy = "Never"
     verbose: bool = False
 
 
@@ -46,13 +51,19 @@ OPTIONS: Final = (
     ("--name", "NAME", "the VM's, for the log until vm-sync says it"),
     ("--console-log", "FILE", "keep the serial console's output, 16 MiB at most"),
     ("--console-pipe", "FILE", "make a pipe there with the serial console's output"),
+    ("--vm-from", "VARIABLE", "take the VM from the environment instead of waiting for vm-sync"),
+    (
+        "--restart-policy",
+        "POLICY",
+        "the pod's: its sidecars stay where the guest is to run again (default: Never)",
+    ),
     ("--verbose", "", "log details"),
     ("--help", "", "show this"),
 )
 _ABOUT: Final = """\
 usage: virt-launcher --run-dir DIR [OPTION...]
 
-Runs one virtual machine: waits for vm-sync on its control socket, starts QEMU, ends with the guest.
+Runs one virtual machine: waits for vm-sync on its control socket (or has it from --vm-from), starts QEMU, ends with the guest.
 """
 _CODES: Final = """
 exit codes: 0 the guest shut down or was stopped, 2 usage, 4 this host can't, 5 QEMU failed, 6 the guest
@@ -86,7 +97,10 @@ def parse(arguments: Sequence[str]) -> Options:
         found[key] = _value(option, word, rest) if metavar else True
     if not found.get("run_dir"):
         raise _wrong("--run-dir is missing")
-    return msgspec.convert(found, Options)
+    try:
+        return msgspec.convert(found, Options)
+    except msgspec.ValidationError as error:
+        raise _wrong(str(error)) from None
 
 
 def _value(option: str, word: str, rest: Iterator[str]) -> str:

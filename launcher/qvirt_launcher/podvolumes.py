@@ -28,7 +28,6 @@ from qvirt_launcher.holders import PROC, find_holders
 _HOLDER_SECONDS: Final = 60.0
 _HOLDER_POLL: Final = 0.1
 _DISK_FOLDER: Final = "disk"
-_DISK_IMAGE: Final = "disk.img"
 _MIB: Final = 1 << 20
 #: KubeVirt's reserve on a claim's file system, and how much smaller than asked for a disk may be.
 _RESERVE: Final = 131072
@@ -191,7 +190,7 @@ def _claim(
     if _is_block_device(device):
         return LocalVolume(volume=volume.name, path=str(device), read_only=reading)
     folder = pod.at(pod_layout.claim_dir(volume.name))
-    image = folder / _DISK_IMAGE
+    image = folder / pod_layout.CLAIM_FILE
     if not folder.is_dir():
         raise ClaimError(
             f"volume {volume.name}: claim {claim.claim_name} is neither a device nor mounted in this pod; make the pod anew"
@@ -199,7 +198,7 @@ def _claim(
     if not os.path.lexists(image):
         if reading:
             raise ClaimError(
-                f"volume {volume.name}: claim {claim.claim_name} has no {_DISK_IMAGE}, and it is only read; put one there"
+                f"volume {volume.name}: claim {claim.claim_name} has no {pod_layout.CLAIM_FILE}, and it is only read; put one there"
             )
         _make_image(image, volume.name, _asked_size(vmi, volume.name))
     return LocalVolume(volume=volume.name, path=str(image), read_only=reading)

@@ -11,7 +11,7 @@ from typing import Final
 
 from qvirt_crds import names
 from qvirt_crds.errors import QvirtError
-from qvirt_launcher import privileges, process, settle
+from qvirt_launcher import alone, privileges, process, settle
 from qvirt_launcher.console import Console, Log, Sink
 from qvirt_launcher.console_pipe import ConsolePipe
 from qvirt_launcher.control import Control
@@ -19,9 +19,10 @@ from qvirt_launcher.errors import HostError
 from qvirt_launcher.holders import end_holders, show_life
 from qvirt_launcher.inputs import Signalled
 from qvirt_launcher.launcher import Launcher, Place
-from qvirt_launcher.options import Options, Usage, parse
+from qvirt_launcher.options import Options, RestartPolicy, Usage, parse
 from qvirt_launcher.phases import exit_code
 from qvirt_launcher.preparer import Preparer
+from qvirt_launcher.removal import remove_tree
 from qvirt_qmp.errors import ListenFailed
 from qvirt_qmp.server import Server
 from qvirt_qmp.session import Call
@@ -56,19 +57,31 @@ def run(arguments: Sequence[str], signals: Sequence[int], early: Sequence[int]) 
     )
     if options.pod:
         show_life()
+    code = _EXIT_BUG
     try:
         with asyncio.Runner(loop_factory=_loop) as runner:
             # The sinks first: a sidecar waits for its pipe, and ends when that does.
-            return runner.run(_serve(options, tuple(_sinks(options)), signals, early))
+            code = runner.run(_serve(options, tuple(_sinks(options)), signals, early))
     except (QvirtError, ListenFailed) as error:
         _log.error("%s", error)
-        return _EXIT_HOST
+        code = _EXIT_HOST
     except Exception:  # noqa: BLE001  the last door: a bug gets a traceback in the log and an exit code
         _log.exception("this is a bug")
-        return _EXIT_BUG
     finally:
-        if options.pod:
+        if options.pod and not _runs_again(options.restart_policy, code):
             end_holders()
+    return code
+
+
+def _runs_again(policy: RestartPolicy, code: int) -> bool:
+    """Whether the kubelet (or podman) starts this container again; one that was told to end it does not."""
+    match policy:
+        case "Never":
+            return False
+        case "OnFailure":
+            return code != 0
+        case "Always":
+            return True
 
 
 def _loop() -> asyncio.AbstractEventLoop:
@@ -81,6 +94,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     process.watch_children_by_pidfd()
     children = process.Children()
+    order = alone.take(options.vm_from) if options.vm_from else None
     place = _place(options)
     preparer = await _become_ordinary(options, place, children)
     children.adopt_orphans()
@@ -100,6 +114,8 @@ async def _serve(
         await server.listen(os.path.join(place.run_dir, names.CONTROL_SOCKET), grade="admin")
         for _ in early:
             loop.call_soon(launcher.feed, Signalled())
+        if order is not None:
+            loop.call_soon(launcher.sync, order.taken, order.message, list)
         state = await launcher.run()
     finally:
         preparer.abandon()
@@ -121,6 +137,9 @@ def _place(options: Options) -> Place:
     run_dir = os.path.abspath(options.run_dir)
     disk_dir = os.path.abspath(options.disk_dir or os.path.join(run_dir, "disks"))
     _make(run_dir)
+    if options.vm_from:
+        # Of a predecessor that was killed: a pod's containers start again, and its volumes stay.
+        remove_tree(disk_dir)
     return Place(
         run_dir=run_dir,
         disk_dir=disk_dir,

@@ -166,7 +166,7 @@ class Finder:
         ):
             if reference is not None:
                 values = self._secret(f"volume {volume}", reference.name)
-                files |= _required(volume, reference.name, values, keys)
+                files |= required(volume, reference.name, values, keys)
         return self._write(volume, files)
 
     def _credential(self, mount: pod_layout.SecretMount) -> LocalVolume:
@@ -235,9 +235,13 @@ def _file(store: ImageStore, image: str, source: Source, path: str) -> str:
     return str(store.file(image, source, path)) if path else ""
 
 
-def _required(
+def required(
     volume: str, secret: str, values: Mapping[str, bytes], keys: tuple[str, ...]
 ) -> dict[str, bytes]:
+    """Those of the keys that a Secret has.
+
+    :raise HostError: it has none of them.
+    """
     found = {key: values[key] for key in keys if key in values}
     if not found:
         raise HostError(

@@ -125,7 +125,7 @@ async def attached(
         async with _by_passt_or_user_mode(uplink, vmi, account, notify) as made:
             yield made
     else:
-        yield Attached(_by_user_mode(uplink, vmi))
+        yield Attached(user_mode(vmi, uplink.publish))
 
 
 def _check_free(port: PortForward) -> None:
@@ -241,14 +241,17 @@ def _link(uplink: Uplink, vmi: VirtualMachineInstance, interface: Interface, not
     return uplink.links.get(interface.name) or uplink.links.get("", "")
 
 
-def _by_user_mode(uplink: Uplink, vmi: VirtualMachineInstance) -> tuple[Attachment, ...]:
+def user_mode(
+    vmi: VirtualMachineInstance, publish: tuple[PortForward, ...]
+) -> tuple[Attachment, ...]:
+    """The guest's interfaces on networks inside of QEMU; the first one has the published ports."""
     return tuple(
         Attachment(
             interface=interface.name,
             backend="user",
             mac=interface.mac_address or _mac(vmi, interface),
             mtu=_MTU,
-            publish=uplink.publish if index == 0 else (),
+            publish=publish if index == 0 else (),
         )
         for index, interface in enumerate(present_interfaces(vmi.spec.domain))
     )
@@ -273,7 +276,7 @@ async def _by_passt_or_user_mode(
             if not uplink.because:
                 raise
             notify(f"network: user instead ({error})")
-            made = Attached(_by_user_mode(uplink, vmi))
+            made = Attached(user_mode(vmi, uplink.publish))
         yield made
 
 
@@ -285,7 +288,7 @@ async def _by_passt(
         name = f"{vmi.metadata.namespace or 'default'}/{vmi.metadata.name}"
         folder = stack.enter_context(passt.folder(name, account))
         attachments: list[Attachment] = []
-        for attachment in _by_user_mode(uplink, vmi):
+        for attachment in user_mode(vmi, uplink.publish):
             path = folder / f"{len(attachments)}.sock"
             await stack.enter_async_context(passt.serving(path, attachment, account))
             attachments.append(replace(attachment, backend="passt", socket=str(path)))

@@ -55,9 +55,12 @@ def merge(read: Sequence[Manifests]) -> Manifests:
     return replace(read[0], secrets=secrets, config_maps=config_maps)
 
 
-def choose_instance(manifests: Manifests, name: str, file: str) -> VirtualMachineInstance:
+def choose_instance(
+    manifests: Manifests, name: str, file: str, *, uuids: uuid.UUID | None = None
+) -> VirtualMachineInstance:
     """The VM that ``--name`` means, with every default written out.
 
+    :param uuids: namespace of UUIDs that are the same each time, derived from the VM's name; None: a random one.
     :raise UsageError: there is none of that name, there are several, or none at all.
     """
     instances = manifests.instances
@@ -70,4 +73,6 @@ def choose_instance(manifests: Manifests, name: str, file: str) -> VirtualMachin
             raise UsageError(f"{file}: has no VM named {name}; it has {names}")
     if len(instances) > 1:
         raise UsageError(f"{file}: has several VMs; say which with --name: {names}")
-    return apply_defaults(instances[0], new_uuid=lambda: str(uuid.uuid4()))
+    found = instances[0]
+    new = uuid.uuid4() if uuids is None else uuid.uuid5(uuids, found.metadata.name)
+    return apply_defaults(found, new_uuid=lambda: str(new))

@@ -122,3 +122,50 @@ def add_behaviour(parser: argparse.ArgumentParser) -> None:
         help="append the launcher's messages there, instead of to qvirt.log in the run directory, which"
         " goes away with the VM",
     )
+
+
+def add_node(parser: argparse.ArgumentParser) -> None:
+    """What the manifest names, on a node without a control plane."""
+    group = parser.add_argument_group("the node")
+    group.add_argument(
+        "--launcher-image",
+        metavar="IMAGE",
+        default="localhost/qvirt/launcher:latest",
+        help="the launcher's (default: localhost/qvirt/launcher:latest, as `make images` names it)",
+    )
+    group.add_argument(
+        "--image",
+        metavar="NAME=IMAGE",
+        action="append",
+        default=[],
+        help="the node's name of a container image of the manifest",
+    )
+    group.add_argument(
+        "--pvc",
+        metavar="CLAIM=PATH",
+        action="append",
+        default=[],
+        help="what a persistentVolumeClaim is on the node: a raw file, or with a slash at its end a directory"
+        " with a disk.img; user 107 must be able to write it. ,readonly keeps the guest from writing",
+    )
+    group.add_argument(
+        "--secret",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a manifest with Secrets that cloud-init of the VM names (they may also be in FILE itself);"
+        " their values become part of the pod",
+    )
+    group.add_argument(
+        "--publish",
+        metavar="[ADDR:]HOST:GUEST[/udp]",
+        action="append",
+        default=[],
+        help="let a port of the node reach the guest; without ADDR on all of the node's addresses",
+    )
+    group.add_argument(
+        "--accel",
+        choices=("auto", "kvm", "tcg"),
+        default="auto",
+        help="auto (default) tries KVM and falls back to emulation",
+    )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from qvirt_launcher.cli import exits, values
-from qvirt_launcher.cli.options import add_behaviour, add_network, add_sources
+from qvirt_launcher.cli.options import add_behaviour, add_network, add_node, add_sources
 
 _DESCRIPTION: Final = """\
 Run virtual machines from the manifests that a Kubernetes cluster with KubeVirt would take,
@@ -23,6 +23,7 @@ examples:
   qvirt stop myvm                        press the power button and wait
   qvirt ssh root@myvm --context work     log in to a VM of a cluster
   qvirt render vm.yaml                   QEMU's command line, without starting anything
+  qvirt pod vm.yaml                      a pod for podman, or for a kubelet without a control plane
   qvirt COMMAND --help                   everything about one command"""
 
 #: Raw text, one line a switch, aligned.
@@ -333,6 +334,30 @@ def _render(commands: _Subparsers[Parser]) -> None:
     parser.add_argument("--accel", choices=("kvm", "tcg"), default="kvm", help="default: kvm")
 
 
+def _pod(commands: _Subparsers[Parser]) -> None:
+    parser = _command(
+        commands,
+        "pod",
+        "write a VM as a pod for a node without a control plane",
+        "For a kubelet's folder of static pods and for `podman kube play` alike; nothing is started, pulled\n"
+        "or opened here. The VM stands in the pod itself, so that virt-launcher starts alone: without\n"
+        "privileges, with QEMU's user-mode network. Ports of the guest that the manifest lists are ports of\n"
+        "the pod (8000 higher where they are below 1024); --publish makes them ports of the node.\n"
+        "A running or Always VM is started again whenever it ends, RerunOnFailure when it fails.\n"
+        "docs/edge.md tells the rest.",
+        """\
+  qvirt pod vm.yaml --publish 8080:80 --publish 2222:22 > myvm.yaml
+  qvirt pod vm.yaml --image registry.example/disk:1=localhost/disk:1 --pvc data=/srv/data.img
+  podman kube play myvm.yaml
+  install -m 600 myvm.yaml /etc/kubernetes/manifests/""",
+    )
+    parser.add_argument("file", metavar="FILE", help="manifest (YAML or JSON); - is standard input")
+    parser.add_argument(
+        "--name", metavar="NAME", default="", help="which VM, if the file has several"
+    )
+    add_node(parser)
+
+
 def _validate(commands: _Subparsers[Parser]) -> None:
     parser = _command(
         commands,
@@ -377,6 +402,7 @@ _COMMANDS: Final[tuple[Callable[[_Subparsers[Parser]], None], ...]] = (
     _unpause,
     _qmp,
     _render,
+    _pod,
     _validate,
     _version,
     _completion,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ipaddress
 import os
 import shutil
 import signal
@@ -16,7 +15,6 @@ from types import FrameType
 from typing import Final
 
 from qvirt_crds.errors import QvirtError
-from qvirt_crds.report import PortForward
 from qvirt_launcher import uplink
 from qvirt_launcher.account import launcher_account
 from qvirt_launcher.claims import parse_claim
@@ -28,12 +26,13 @@ from qvirt_launcher.cli.status import Status
 from qvirt_launcher.errors import HostError, UsageError
 from qvirt_launcher.images import parse_mapping
 from qvirt_launcher.phases import EXIT_CODES
+from qvirt_launcher.publish import parse_publish
 from qvirt_launcher.rundir import RunDir, cache_root, claim, disk_root, runtime_root
 from qvirt_launcher.sources import Finder, Given
 from qvirt_launcher.supervisor import Ending, Job, supervise
 
 _LOG: Final = "qvirt.log"
-_NEEDED: Final = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"}
+_NEEDED: Final = {"qemu-system-x86_64": "qemu-system-x86"}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -147,35 +146,6 @@ def _link(text: str) -> tuple[str, str]:
     if not interface or (equals and not network):
         raise UsageError(f"--interface {text}: write it as NAME or NETWORK=NAME")
     return network, interface
-
-
-def parse_publish(text: str) -> PortForward:
-    """``[ADDR:]HOST:GUEST[/udp]``; an IPv6 address in brackets.
-
-    :raise UsageError: something else.
-    """
-    ports, _, protocol = text.partition("/")
-    rest, _, guest = ports.rpartition(":")
-    address, _, host = rest.rpartition(":")
-    try:
-        if protocol not in {"", "tcp", "udp"}:
-            raise ValueError(protocol)
-        return PortForward(
-            host_port=_port(host),
-            guest_port=_port(guest),
-            protocol="udp" if protocol == "udp" else "tcp",
-            host_address=str(ipaddress.ip_address(address.strip("[]") or "127.0.0.1")),
-        )
-    except ValueError:
-        raise UsageError(
-            f"--publish {text}: write it as [ADDRESS:]HOSTPORT:GUESTPORT[/udp], e.g. 8080:80"
-        ) from None
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
-        raise ValueError(text)
-    return int(text)
 
 
 def _given(arguments: argparse.Namespace) -> Given:
