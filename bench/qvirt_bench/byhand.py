@@ -7,16 +7,17 @@ import contextlib
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from qvirt_bench import pod, smaps
-from qvirt_bench.errors import BenchError
 from qvirt_crds import names
+from qvirt_crds.report import Accel
 from qvirt_launcher.fds import MONITOR_FD
 from qvirt_qmp.client import Monitor
 
@@ -41,10 +42,7 @@ class Machine:
     @property
     def qemu(self) -> int:
         """QEMU's pid, seen from here."""
-        for pid, name in smaps.descendants(self.process.pid).items():
-            if name.startswith("qemu-system"):
-                return pid
-        raise BenchError(f"QEMU is gone: {self._log.read_text(errors='replace')}")
+        return smaps.qemu_of(self.process.pid)
 
     async def run(self) -> None:
         """Let it run; it does when this returns."""
@@ -65,10 +63,12 @@ class Machine:
 
 
 @contextlib.asynccontextmanager
-async def template(root: Path, arguments: object) -> AsyncIterator[Template]:
+async def template(
+    root: Path, arguments: object, *, disks: Path = pod.DEMO_DISK.parent
+) -> AsyncIterator[Template]:
     """Have a launcher start the guest once, paused, to take its command line and its fresh overlays."""
     with tempfile.TemporaryDirectory(prefix="qvirt-bench-") as kept:
-        async with pod.started(root) as one:
+        async with pod.started(root, disks=disks) as one:
             monitor = await one.connect()
             sent = msgspec.to_builtins(arguments)
             sent["vmi"]["spec"]["startStrategy"] = "Paused"
@@ -83,17 +83,44 @@ async def started(
     root: Path, made: Template, *, disks: Path = pod.DEMO_DISK.parent, extra: Sequence[str] = ()
 ) -> AsyncIterator[Machine]:
     """The machine, standing still, its monitor connected; gone afterwards."""
+
+    def copy_disks(run_dir: Path) -> None:
+        shutil.copytree(made.disks, run_dir / "disks")
+
+    async with launched(root, (*made.argv, *extra), copy_disks, disks=disks) as machine:
+        yield machine
+
+
+@contextlib.asynccontextmanager
+async def launched(
+    root: Path,
+    argv: Sequence[str],
+    prepare: Callable[[Path], None],
+    *,
+    disks: Path = pod.DEMO_DISK.parent,
+    netns: str = "",
+    user: str = f"{names.RUNTIME_UID}:{names.RUNTIME_UID}",
+    devices: Sequence[str] = (),
+) -> AsyncIterator[Machine]:
+    """Any command line with ``-S`` and the monitor on `MONITOR_FD`, started in the image; gone afterwards.
+
+    :param prepare: makes what it needs in ``disks`` of its run directory, which it sees as ``/run/qvirt``.
+    """
     with tempfile.TemporaryDirectory(prefix="qvirt-bench-") as name:
         directory = Path(name)
         pod.furnish(root, directory)
-        shutil.copytree(made.disks, directory / "run" / "disks")
-        for path in (directory / "run" / "disks", *(directory / "run" / "disks").iterdir()):
+        prepare(directory / "run")
+        for path in (directory / "run").rglob("*"):
             os.chown(path, names.RUNTIME_UID, names.RUNTIME_UID)
         ours, theirs = socket.socketpair()
         begun = time.monotonic()
         with theirs:
             process = await pod.spawn(
-                root, directory, disks, (*made.argv, *extra), fds={MONITOR_FD: theirs.fileno()}
+                *(root, directory, disks, argv),
+                fds={MONITOR_FD: theirs.fileno()},
+                netns=netns,
+                user=user,
+                devices=devices,
             )
         machine = Machine(process, directory, begun)
         try:
@@ -103,3 +130,27 @@ async def started(
             if machine.monitor is not None:
                 await machine.monitor.aclose()
             await pod.end(process)
+
+
+def board(accel: Accel) -> tuple[str, ...]:
+    """QEMU and a machine without disks and network, as an administrator would write it for the demo guest."""
+    return (
+        "qemu-system-x86_64",
+        *("-name", "hand,debug-threads=on", "-S"),
+        *("-accel", accel, "-machine", "q35", "-cpu", "host" if accel == "kvm" else "max"),
+        *("-smp", "1", "-m", "64", "-nodefaults", "-no-user-config", "-display", "none"),
+        *("-chardev", f"socket,id=qmp,fd={MONITOR_FD}", "-mon", "chardev=qmp,mode=control"),
+        *("-serial", f"unix:/run/qvirt/{names.SERIAL_SOCKET},server=on,wait=off"),
+    )
+
+
+def overlay(run_dir: Path, name: str, base: Path) -> None:
+    """A fresh qcow2 in the run directory's ``disks`` over an image that QEMU sees in ``/disks``."""
+    (run_dir / "disks").mkdir(exist_ok=True)
+    # First over the file as it is seen from here, which gives the size, then its name as QEMU sees it.
+    path = str(run_dir / "disks" / f"{name}.qcow2")
+    for command in (
+        ("create", "-q", "-f", "qcow2", "-b", str(base), "-F", "qcow2", path),
+        ("rebase", "-q", "-u", "-b", f"/disks/{base.name}", "-F", "qcow2", path),
+    ):
+        subprocess.run(["qemu-img", *command], check=True, timeout=30)

@@ -26,9 +26,12 @@ PARTS: Final[Mapping[str, str]] = {
     "start": "From exec to a running machine",
     "boot": "From a running machine to a login prompt",
     "image": "Images",
+    "network": "Streams and round trips between a guest and another pod",
+    "disk": "A guest's disk",
     "density": "Many guests on one node",
     "cluster": "From creation to Running in a cluster, and what it writes to the API",
     "control-plane": "The control plane",
+    "scale-controller": "virt-controller and thousands of instances",
 }
 
 

@@ -32,7 +32,8 @@ from qvirt_qmp.errors import ConnectFailed
 
 DEMO_DISK: Final = ROOT / "build" / "guest" / "demo-guest.qcow2"
 PROMPT: Final = b"login:"
-_DEADLINE: Final = 180.0
+#: Seconds that a guest may take to boot on a busy machine without KVM.
+DEADLINE: Final = 180.0
 _UUID: Final = "5d307ca9-b3ef-428c-8861-06e72d69f223"
 _MAC: Final = "02:00:00:00:00:01"
 _POLL_SECONDS: Final = 0.002
@@ -43,7 +44,8 @@ root=$1 pod=$2 disks=$3; shift 3
 mount --make-rprivate /
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
-for node in null zero random urandom kvm; do
+mkdir "$root/dev/net"
+for node in null zero random urandom kvm $DEVICES; do
     [ -e "/dev/$node" ] || continue
     : > "$root/dev/$node"
     mount --bind "/dev/$node" "$root/dev/$node"
@@ -52,7 +54,7 @@ mount --bind "$pod/run" "$root/run/qvirt"
 mount --bind "$pod/holder" "$root/qvirt-holder"
 mount --bind "$disks" "$root/disks"
 exec env -i PATH=/usr/bin:/usr/sbin LANG=C.UTF-8 PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE=1 HOME=/ \\
-    "$CHROOT" --userspec=107:107 "$root" "$@"
+    "$CHROOT" --userspec="$RUNS_AS" "$root" "$@"
 """
 
 
@@ -88,7 +90,7 @@ class Pod:
 
     async def connect(self) -> Monitor:
         """A session on the control socket, as soon as there is one."""
-        async with asyncio.timeout(_DEADLINE):
+        async with asyncio.timeout(DEADLINE):
             while self.process.returncode is None:
                 try:
                     self.monitor = await connect_unix(str(self.run_dir / names.CONTROL_SOCKET))
@@ -116,7 +118,7 @@ class Pod:
         :raise BenchError: it does not come up.
         """
         assert self.monitor is not None
-        async with asyncio.timeout(_DEADLINE):
+        async with asyncio.timeout(DEADLINE):
             while True:
                 report = msgspec.convert(await self.monitor.execute("vm-query"), VmReport)
                 if report.phase in phases:
@@ -128,7 +130,7 @@ class Pod:
     async def rest(self, seconds: float) -> None:
         """Until the launcher has done nothing for so long."""
         launcher, used, since = self.launcher, -1, time.monotonic()
-        async with asyncio.timeout(_DEADLINE + seconds):
+        async with asyncio.timeout(DEADLINE + seconds):
             while time.monotonic() - since < seconds:
                 now = smaps.cpu_ticks(launcher)
                 if now != used:
@@ -150,17 +152,22 @@ class Pod:
 
 @contextlib.asynccontextmanager
 async def started(
-    root: Path, *, disks: Path = DEMO_DISK.parent, arguments: Sequence[str] = ()
+    root: Path,
+    *,
+    disks: Path = DEMO_DISK.parent,
+    arguments: Sequence[str] = (),
+    netns: str = "",
 ) -> AsyncIterator[Pod]:
     """A pod with a launcher that waits for its guest; gone afterwards, whatever happened.
 
     :param disks: what the pod sees as ``/disks``.
+    :param netns: path of its network namespace; empty: this machine's own.
     """
     with tempfile.TemporaryDirectory(prefix="qvirt-bench-") as name:
         directory = Path(name)
         furnish(root, directory)
         command = ("virt-launcher", "--run-dir", pod_layout.RUN_DIR, "--name", "bench", *arguments)
-        process = await spawn(root, directory, disks, command)
+        process = await spawn(root, directory, disks, command, netns=netns)
         pod = Pod(process, directory)
         try:
             yield pod
@@ -176,17 +183,26 @@ async def spawn(
     disks: Path,
     command: Sequence[str],
     fds: Mapping[int, int] = {},
+    *,
+    netns: str = "",
+    user: str = f"{names.RUNTIME_UID}:{names.RUNTIME_UID}",
+    devices: Sequence[str] = (),
 ) -> asyncio.subprocess.Process:
     """Run a command of the image; ``directory`` gets its log and has the run directory.
 
     :param fds: number in the command -> descriptor of ours.
+    :param netns: path of its network namespace; empty: this machine's own.
+    :param user: ``uid:gid`` that it runs as.
+    :param devices: below ``/dev``, which it sees beside the usual ones if this machine has them.
     """
+    inside = ("nsenter", f"--net={netns}", "--") if netns else ()
     for number, source in fds.items():
         os.dup2(source, number, inheritable=True)
     chroot = shutil.which("chroot", path="/usr/sbin:/sbin:/usr/bin:/bin") or "chroot"
     try:
         with (directory / "log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
+                *inside,
                 *("unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--"),
                 *("sh", "-c", _ENTER, "pod", str(root), str(directory), str(disks)),
                 *command,
@@ -194,7 +210,12 @@ async def spawn(
                 stdout=log,
                 stderr=log,
                 pass_fds=tuple(fds),
-                env={**os.environ, "CHROOT": chroot},
+                env={
+                    **os.environ,
+                    "CHROOT": chroot,
+                    "RUNS_AS": user,
+                    "DEVICES": " ".join(devices),
+                },
             )
     finally:
         for number in fds:
@@ -235,7 +256,7 @@ async def until(reader: asyncio.StreamReader, sign: bytes) -> None:
     :raise BenchError: the other end hung up first; TimeoutError: it took too long.
     """
     seen = b""
-    async with asyncio.timeout(_DEADLINE):
+    async with asyncio.timeout(DEADLINE):
         while sign not in seen:
             chunk = await reader.read(4096)
             if not chunk:
@@ -250,8 +271,11 @@ def guest(
     spec: Mapping[str, object] | None = None,
     domain: Mapping[str, object] | None = None,
     accel: AccelChoice = "tcg",
+    attachments: tuple[Attachment, ...] = (
+        Attachment(interface="default", backend="user", mac=_MAC),
+    ),
 ) -> SyncArguments:
-    """The demo guest, booted from its disk through an overlay, on user-mode networking."""
+    """The demo guest, booted from its disk through an overlay; unless said otherwise, on user-mode networking."""
     vmi = {
         "apiVersion": "kubevirt.io/v1",
         "kind": "VirtualMachineInstance",
@@ -275,7 +299,7 @@ def guest(
         volumes=(
             LocalVolume(volume="root", path=f"/disks/{disk}", format="qcow2", read_only=True),
         ),
-        attachments=(Attachment(interface="default", backend="user", mac=_MAC),),
+        attachments=attachments,
         accel=accel,
     )
 

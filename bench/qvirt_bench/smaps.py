@@ -12,6 +12,8 @@ from typing import Final
 
 import msgspec
 
+from qvirt_bench.errors import BenchError
+
 MIB: Final = 2**20
 _FIELD: Final = re.compile(r"^(Pss|Pss_Anon|Pss_File|Pss_Shmem|Rss): +(\d+) kB$", re.M)
 
@@ -91,3 +93,14 @@ def descendants(root: int) -> dict[int, str]:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
+
+
+def qemu_of(root: int) -> int:
+    """The pid of the QEMU below a process.
+
+    :raise BenchError: there is none.
+    """
+    for pid, name in descendants(root).items():
+        if name.startswith("qemu-system"):
+            return pid
+    raise BenchError(f"no QEMU runs below process {root}")

@@ -1,0 +1,35 @@
+"""CPU time of QEMU's threads: those that run the guest, and those that serve its devices."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import msgspec
+
+_TICK: Final = os.sysconf("SC_CLK_TCK")
+
+
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds since the process began. ``vcpus`` includes, under emulation, translating and running the guest's code."""
+
+    vcpus: float
+    devices: float
+
+
+def of(pid: int) -> Spent:
+    """All threads of a QEMU that was started with ``debug-threads=on``.
+
+    :raise OSError: it is gone.
+    """
+    vcpus = devices = 0.0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/stat", encoding="utf-8", errors="replace") as file:
+            name, _, rest = file.read().rpartition(")")
+        fields = rest.split()
+        seconds = (int(fields[11]) + int(fields[12])) / _TICK
+        if "(CPU " in name:
+            vcpus += seconds
+        else:
+            devices += seconds
+    return Spent(vcpus=vcpus, devices=devices)
