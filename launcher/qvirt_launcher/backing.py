@@ -19,7 +19,7 @@ class Image(Model, frozen=True, kw_only=True):
 
 
 class CreateOverlay(Model, frozen=True, kw_only=True, tag="overlay"):
-    """``qemu-img create``: a qcow2 at ``path`` over ``base``, to be thrown away with the VM."""
+    """A qcow2 at ``path`` over ``base``, to be thrown away with the VM."""
 
     path: str
     base: Image

@@ -1,21 +1,18 @@
 """What a disk image is, by its first bytes. Only for images that no guest writes to: containerDisks and their sources.
 
-Facts: QEMU docs/interop/qcow2.txt; the magics of other tools' formats from QEMU's block drivers.
+Facts: the magics of other tools' formats from QEMU's block drivers (`qcow2` has that one's).
 """
 
 from __future__ import annotations
 
 import os
-import struct
 from pathlib import Path
 from typing import Final
 
+from qvirt_launcher import qcow2
 from qvirt_launcher.backing import Format
 from qvirt_launcher.errors import ImageError
 
-_QCOW_MAGIC: Final = b"QFI\xfb"
-_EXTERNAL_DATA_FILE: Final = 1 << 2
-_HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQ")
 #: Offset, magic, what it is and what to do. QEMU could open some of these; they are refused as raw, which they aren't.
 _FOREIGN: Final = (
     (0, b"KDMV", "a VMDK image; qemu-img convert -O qcow2 it"),
@@ -45,7 +42,7 @@ def image_format(path: Path) -> Format:
         raise ImageError(f"{path}: {error.strerror}; check the path given to --image") from error
     if size == 0:
         raise ImageError(f"{path}: is empty; a disk image was expected")
-    if head.startswith(_QCOW_MAGIC):
+    if head.startswith(qcow2.MAGIC):
         _check_qcow2(path, head)
         return "qcow2"
     for offset, magic, remedy in _FOREIGN:
@@ -60,20 +57,20 @@ def image_format(path: Path) -> Format:
 
 
 def _check_qcow2(path: Path, head: bytes) -> None:
-    if len(head) < 104:
-        raise ImageError(f"{path}: is a qcow2 image cut off in its header; copy it anew")
-    (_, version, backing, _, _, size, crypt, _, _, _, _, _, _) = _HEADER.unpack_from(head)
-    features = int.from_bytes(head[72:80], "big") if version >= 3 else 0
-    if version not in {2, 3}:
-        raise ImageError(f"{path}: is qcow version {version}; qemu-img convert -O qcow2 it first")
-    if backing:
+    try:
+        header = qcow2.parse(head)
+    except qcow2.NotQcow2 as error:
+        raise ImageError(
+            f"{path}: is no qcow2 image that can be used: {error}; copy it anew, or qemu-img convert -O qcow2 it"
+        ) from None
+    if header.backing:
         raise ImageError(
             f"{path}: has a backing file, which would be opened on this machine; qemu-img convert -O qcow2 makes"
             " one without"
         )
-    if features & _EXTERNAL_DATA_FILE:
+    if header.data_elsewhere:
         raise ImageError(f"{path}: keeps its data in another file; qemu-img convert -O qcow2 it")
-    if crypt:
+    if header.encrypted:
         raise ImageError(f"{path}: is encrypted; qemu-img convert it to an unencrypted qcow2")
-    if size == 0:
+    if header.size == 0:
         raise ImageError(f"{path}: is a qcow2 image of a disk of 0 bytes")

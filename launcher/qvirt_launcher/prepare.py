@@ -1,6 +1,6 @@
 """Carries a `DiskPlan` out: looks whether images are what they were said to be, makes overlays, empty disks and seeds.
 
-Runs in the worker, as the user that QEMU will run as. Formats are told to qemu-img, never found out from content that a
+Runs in the worker, as the user that QEMU will run as. Formats are what the plan says, never found out from content that a
 guest may have written.
 """
 
@@ -10,17 +10,13 @@ import base64
 import json
 import mmap
 import os
-import resource
 import shutil
 import stat
-import subprocess
-from collections.abc import Callable
-from typing import Any, Final, assert_never
+from typing import Final, assert_never
 
-import msgspec
 from msgspec.structs import replace
 
-from qvirt_launcher import iso, native, secretfiles
+from qvirt_launcher import iso, qcow2, secretfiles
 from qvirt_launcher.backing import (
     Backing,
     CopyFile,
@@ -34,11 +30,6 @@ from qvirt_launcher.backing import (
 )
 from qvirt_launcher.errors import HostError, PrepareError
 
-QEMU_IMG: Final = "qemu-img"
-_DEADLINE_SECONDS: Final = 30
-#: What reading a hostile image may cost (address space in bytes, processor time in seconds); KubeVirt's limit is a GB too.
-_MEMORY: Final = 1 << 30
-_CPU_SECONDS: Final = 10
 #: A Secret holds at most 1 MiB in all (Kubernetes' limit).
 _LONGEST_KEY: Final = 1 << 20
 _SECTOR: Final = 4096
@@ -71,18 +62,22 @@ def _check(image: Image, write: bool) -> None:
         if size == 0:
             raise PrepareError(f"{image.path} is empty; a disk needs at least one sector")
         return
-    info = _info(image)
-    if info.get("backing-filename") or info.get("full-backing-filename"):
+    head = _head(image)
+    if head.backing:
         raise PrepareError(
-            f"{image.path} refers to another file ({info.get('backing-filename')}) and is refused;"
+            f"{image.path} refers to another file ({head.backing}) and is refused;"
             f" flatten it: qemu-img convert -O qcow2 {image.path} flat.qcow2"
         )
-    if info.get("format-specific", {}).get("data", {}).get("data-file"):
+    if head.data_elsewhere:
         raise PrepareError(
             f"{image.path} keeps its data in another file and is refused;"
             f" flatten it: qemu-img convert -O qcow2 {image.path} flat.qcow2"
         )
-    if not info.get("virtual-size"):
+    if head.encrypted:
+        raise PrepareError(
+            f"{image.path} is encrypted, and nobody has its key here; decrypt it with qemu-img convert"
+        )
+    if not head.size:
         raise PrepareError(f"{image.path} is a disk of 0 bytes")
 
 
@@ -112,13 +107,15 @@ def _size(path: str, write: bool) -> int:
         ) from error
 
 
-def _info(image: Image) -> dict[str, Any]:
-    """What qemu-img says of an image, read as the format that it is said to have."""
+def _head(image: Image) -> qcow2.Header:
+    """What an image says of itself, read as the format that it is said to have."""
+    assert image.format == "qcow2"
     try:
-        text = _qemu_img("info", "--force-share", "--output=json", "-f", image.format, image.path)
-    except _Refused as refused:
-        raise PrepareError(f"{image.path} is not a {image.format} image: {refused}") from None
-    return msgspec.json.decode(text, type=dict[str, Any])
+        return qcow2.read(image.path)
+    except qcow2.NotQcow2 as error:
+        raise PrepareError(f"{image.path} is not a qcow2 image: {error}") from None
+    except OSError as error:
+        raise PrepareError(f"{image.path} can't be read: {error.strerror}") from error
 
 
 def _observed(backing: Backing) -> Backing:
@@ -172,9 +169,9 @@ def make(step: Step) -> None:
     """
     match step:
         case CreateOverlay(path=path, base=base):
-            _create(path, "-b", base.path, "-F", base.format)
+            _create(path, _disk_size(base), base)
         case CreateEmpty(path=path, size=size):
-            _create(path, size=size)
+            _create(path, size)
         case CreateSeed():
             iso.write(step.path, step.volume_id, _decoded(step.files))
         case CreateSeedFromDirectory():
@@ -189,17 +186,23 @@ def make(step: Step) -> None:
             assert_never(step)
 
 
-def _create(path: str, *options: str, size: int | None = None) -> None:
-    # An image of a run that was killed is not believed, whatever is in it.
-    if os.path.lexists(path):
-        os.unlink(path)
+def _create(path: str, size: int, base: Image | None = None) -> None:
     try:
-        _qemu_img(
-            "create", "-q", "-f", "qcow2", *options, path, *([] if size is None else [str(size)])
-        )
-    except _Refused as refused:
-        raise PrepareError(f"{path} can't be made: {refused}") from None
-    os.chmod(path, 0o600)
+        # An image of a run that was killed is not believed, whatever is in it.
+        if os.path.lexists(path):
+            os.unlink(path)
+        if base is None:
+            qcow2.create(path, size)
+        else:
+            qcow2.create(path, size, backing=base.path, backing_format=base.format)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise PrepareError(f"{path} can't be made: {why}") from None
+
+
+def _disk_size(image: Image) -> int:
+    """Bytes of the disk that is in an image."""
+    return _size(image.path, write=False) if image.format == "raw" else _head(image).size
 
 
 def _copy(source: str, path: str) -> None:
@@ -245,48 +248,3 @@ def _key(directory: str, keys: tuple[str, ...], name: str) -> bytes:
             raise PrepareError(f"{directory}/{key} is larger than a Secret can be (1 MiB)")
         return data
     raise PrepareError(f"the Secret for {name} has none of the keys {' and '.join(keys)}")
-
-
-# --- qemu-img --------------------------------------------------------------------------------------------------------
-
-
-class _Refused(Exception):
-    """qemu-img's own words."""
-
-
-def _qemu_img(*arguments: str) -> bytes:
-    try:
-        done = subprocess.run(
-            [QEMU_IMG, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_DEADLINE_SECONDS,
-            preexec_fn=_limited(),
-            check=False,
-        )
-    except FileNotFoundError:
-        raise PrepareError(f"{QEMU_IMG} is not installed: apt install qemu-utils") from None
-    except subprocess.TimeoutExpired:
-        raise _Refused(f"no answer within {_DEADLINE_SECONDS} s") from None
-    if done.returncode < 0:
-        raise _Refused(f"reading it takes too much memory or time (signal {-done.returncode})")
-    if done.returncode:
-        raise _Refused(_last_words(done.stderr))
-    return done.stdout
-
-
-def _last_words(stderr: bytes) -> str:
-    lines = stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-    return lines[-1].removeprefix(f"{QEMU_IMG}: ").rstrip(".")
-
-
-def _limited() -> Callable[[], None]:
-    die_with_parent = native.dying_with_parent()
-
-    def between_fork_and_exec() -> None:
-        die_with_parent()
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-    return between_fork_and_exec

@@ -344,7 +344,7 @@ def test_formats(tmp_path: Path) -> None:
         (qcow2(backing=0x100), "has a backing file"),
         (qcow2(features=4), "keeps its data in another file"),
         (qcow2(crypt=2), "is encrypted"),
-        (qcow2(version=1), "is qcow version 1"),
+        (qcow2(version=1), "it is of version 1"),
         (qcow2(size=0), "of a disk of 0 bytes"),
         (qcow2()[:90], "cut off in its header"),
         (b"KDMV".ljust(512, b"\0"), "is a VMDK image; qemu-img convert"),
