@@ -19,13 +19,6 @@ _TARGET = (
     "--implementation=cp",
     *(f"--platform={tag}_x86_64" for tag in ("manylinux2014", "manylinux_2_17", "manylinux_2_28")),
 )
-#: Trees of 700 models in both of its clients, of which ours (`qvirt_kube`) loads none.
-_UNUSED = (
-    "kubernetes/client/api/",
-    "kubernetes/client/models/",
-    "kubernetes/aio/client/api/",
-    "kubernetes/aio/client/models/",
-)
 
 
 def unpack(requirements: Path, cache: Path, tree: Tree, site: str) -> None:
@@ -55,8 +48,6 @@ def unpack(requirements: Path, cache: Path, tree: Tree, site: str) -> None:
 def _wanted(path: str) -> bool:
     if ".data/" in path or path.endswith((".pyi", ".pyx", ".pxd", ".c", ".h", "RECORD")):
         return False
-    if path.startswith(_UNUSED):
-        return path.endswith("/__init__.py")
     return "/tests/" not in path
 
 

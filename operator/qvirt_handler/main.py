@@ -22,7 +22,7 @@ from qvirt_handler.node_server.reach import Reach
 from qvirt_handler.node_server.server import NodeServer
 from qvirt_handler.writer import Writer
 from qvirt_kube.client import Kube
-from qvirt_kube.errors import KubeError
+from qvirt_kube.errors import KubeError, NoAccess
 from qvirt_kube.watching import Interest, watching
 
 _log = logging.getLogger(__name__)
@@ -49,7 +49,11 @@ def main(arguments: Sequence[str] | None = None, find: Finder | None = None) -> 
     if not options.node_name:
         _log.error("whose guests? say it with --node-name or NODE_NAME")
         return 2
-    asyncio.run(_serve(options, find or ProcFinder()))
+    try:
+        asyncio.run(_serve(options, find or ProcFinder()))
+    except NoAccess as error:
+        _log.error("%s", error)
+        return 2
     return 0
 
 

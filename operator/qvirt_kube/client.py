@@ -1,4 +1,4 @@
-"""The door to the ``kubernetes`` package: its configuration, authentication and transport, without its 700 models.
+"""A connection to an API server: JSON over HTTPS, deadlines, and an error for each kind of answer.
 
 Objects are plain dicts, as the API server sends them; what of them matters is decoded by whoever asks
 (`qvirt_crds`). Watching is another door's part (`qvirt_kube.watching`).
@@ -7,22 +7,30 @@ Objects are plain dicts, as the API server sends them; what of them matters is d
 from __future__ import annotations
 
 import asyncio
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import aiohttp
 import msgspec
-from kubernetes.aio import client, config
 
 from qvirt_kube import errors
+from qvirt_kube.access import Access, in_pod
+from qvirt_kube.mirror import Listed
 
 #: A Kubernetes object as JSON has it.
 Object = dict[str, Any]
 PatchType = Literal["merge", "json", "strategic"]
+_T = TypeVar("_T")
 
 #: Seconds for one call; the API server's own limit is 60.
 DEADLINE: Final = 30.0
+#: Our own deadline is the only one.
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
+#: Bytes of an answer that are read ahead; lists are long.
+_BUFFER: Final = 2**18
 
 _METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 _PATCH_TYPES: Final[Mapping[PatchType, str]] = {
@@ -38,20 +46,17 @@ class Kube:
     def __init__(self, kubeconfig: str | None = None) -> None:
         """:param kubeconfig: a file; None: the pod's service account, else KUBECONFIG or ``~/.kube/config``."""
         self._kubeconfig = kubeconfig
-        self._api: client.ApiClient | None = None
+        self._access: Access | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._proxy: str | None = None
 
     async def __aenter__(self) -> Kube:
-        settings = client.Configuration()
-        if self._kubeconfig is None:
-            try:
-                config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-            except config.ConfigException:
-                await config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-        else:
-            await config.load_kube_config(  # type: ignore[no-untyped-call]
-                self._kubeconfig, client_configuration=settings
-            )
-        self._api = client.ApiClient(settings)
+        """:raise errors.NoAccess: no telling where the API server is, or who we are."""
+        self._access = await _access(self._kubeconfig)
+        # Looked for once: aiohttp would do it for each request, and open ~/.netrc for each as well.
+        self._proxy = self._access.proxy or _environment_proxy(self._access.server)
+        connector = aiohttp.TCPConnector(ssl=self._access.tls)
+        self._session = aiohttp.ClientSession(connector=connector, read_bufsize=_BUFFER)
         return self
 
     async def __aexit__(
@@ -60,13 +65,12 @@ class Kube:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._api is not None:
-            session = self._api.rest_client.pool_manager
-            if session is not None and session.connector is not None:
+        if self._session is not None:
+            if self._session.connector is not None:
                 # Without it TLS is taken down by and by, which may be after the end of the loop.
-                await session.connector.close(abort_ssl=True)
-            await self._api.close()  # type: ignore[no-untyped-call]
-            self._api = None
+                await self._session.connector.close(abort_ssl=True)
+            await self._session.close()
+            self._session = None
 
     async def get(self, path: str, **query: str) -> Object:
         """One object, or a list of them with ``labelSelector`` and the like.
@@ -81,6 +85,12 @@ class Kube:
         listed = await self._call("GET", path, query, accept=_METADATA_LIST)
         # Null when there are none.
         return listed.get("items") or []
+
+    async def list_versions(self, path: str, **query: str) -> tuple[Listed, ...]:
+        """What a list has, as little of it as tells which version of which object is there."""
+        content = await self._ask("GET", path, query, accept=_METADATA_LIST)
+        listed = _decode(f"GET {path}", content, _Versions)
+        return tuple(item.metadata for item in listed.items or ())
 
     async def create(self, path: str, body: Object, **query: str) -> Object:
         """POST to a collection."""
@@ -119,31 +129,81 @@ class Kube:
         content_type: str = "application/json",
         accept: str = "application/json",
     ) -> Object:
-        assert self._api is not None, "used outside of `async with`"
-        headers = {"Accept": accept, "Content-Type": content_type}
-        request = await self._api.param_serialize(
-            verb,
-            path,
-            query_params=list(query.items()),
-            header_params=headers,
-            body=body,
-            auth_settings=["BearerToken"],
-        )
+        content = await self._ask(verb, path, query, body, content_type, accept)
+        return _decode(f"{verb} {path}", content, Object)
+
+    async def _ask(
+        self,
+        verb: str,
+        path: str,
+        query: Mapping[str, str],
+        body: object = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+    ) -> bytes:
+        assert self._session is not None, "used outside of `async with`"
+        assert self._access is not None
         what = f"{verb} {path}"
         try:
-            async with asyncio.timeout(DEADLINE):
-                response = await self._api.call_api(*request, _request_timeout=DEADLINE)
-                content = await response.read()  # type: ignore[no-untyped-call]
+            headers = {"Accept": accept, "Content-Type": content_type}
+            if authorization := await self._access.authorization():
+                headers["Authorization"] = authorization
+            request = self._session.request(
+                verb,
+                f"{self._access.server}{path}",
+                params=query,
+                headers=headers,
+                data=None if body is None else msgspec.json.encode(body),
+                proxy=self._proxy,
+                server_hostname=self._access.server_name,
+                allow_redirects=False,
+                timeout=_TIMEOUT,
+            )
+            async with asyncio.timeout(DEADLINE), request as response:
+                content = await response.read()
         except TimeoutError as error:
             raise errors.Unavailable(what, 0, f"no answer in {DEADLINE:.0f} s") from error
-        except (OSError, aiohttp.ClientError, client.ApiException) as error:
+        except (OSError, aiohttp.ClientError) as error:
             raise errors.Unavailable(what, 0, str(error) or type(error).__name__) from error
         if response.status >= 300:
             raise _refusal(what, response.status, content)
-        try:
-            return msgspec.json.decode(content, type=Object)
-        except msgspec.DecodeError as error:
-            raise errors.Unavailable(what, response.status, "the answer is not JSON") from error
+        return content
+
+
+class _Item(msgspec.Struct, frozen=True):
+    metadata: Listed
+
+
+class _Versions(msgspec.Struct, frozen=True):
+    #: Null when there are none.
+    items: tuple[_Item, ...] | None = None
+
+
+def _decode(what: str, content: bytes, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.DecodeError as error:
+        raise errors.Unavailable(what, 200, "the answer is not what was asked for") from error
+
+
+def _environment_proxy(server: str) -> str | None:
+    parts = urllib.parse.urlsplit(server)
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
+
+
+async def _access(kubeconfig: str | None) -> Access:
+    if kubeconfig is None and (found := in_pod()) is not None:
+        return found
+    try:
+        # Late: a pod needs none of it, and its image doesn't have it.
+        from qvirt_kube.kubeconfig import from_kubeconfig
+    except ImportError as error:
+        raise errors.NoAccess(
+            f"no service account of a pod here, and a kubeconfig can't be read: {error}"
+        ) from error
+    return await from_kubeconfig(kubeconfig)
 
 
 def _refusal(what: str, status: int, content: bytes) -> errors.KubeError:

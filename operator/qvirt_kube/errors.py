@@ -1,5 +1,6 @@
-"""What the API server can answer instead of an object.
+"""What the API server can answer instead of an object, and that it can't even be asked.
 
+NoAccess            nobody has told where it is, or how to log in
 KubeError
 ├── NotFound        404
 ├── Conflict        409: changed in between, or already there
@@ -12,6 +13,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from qvirt_crds.errors import QvirtError, Retry
+
+
+class NoAccess(QvirtError):
+    """The message names the file, and what it lacks."""
+
+    reason = "NoAccess"
 
 
 class KubeError(QvirtError):

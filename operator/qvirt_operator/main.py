@@ -16,24 +16,26 @@ from typing import Any, Final
 
 from qvirt_crds.names import GROUP
 from qvirt_kube.client import Kube
-from qvirt_kube.errors import KubeError
+from qvirt_kube.errors import KubeError, NoAccess
 from qvirt_operator.arguments import Arguments, parse
 from qvirt_operator.errors import LeadershipLost
 from qvirt_operator.health import Health, serving
 from qvirt_operator.installation import Installation
 from qvirt_operator.instances import Instances
+from qvirt_operator.known import Known
 from qvirt_operator.lease import Elector
 from qvirt_operator.machines import Machines
 from qvirt_operator.nodes import Nodes
 from qvirt_operator.replicaset_kinds import CURRENT, SEEDS
 from qvirt_operator.replicasets import ReplicaSets
-from qvirt_operator.watch import watching
+from qvirt_operator.watch import caught_up, watching
 from qvirt_operator.work import Key, Reconcile, WorkQueue
 
 _log = logging.getLogger(__name__)
 
 LEASE: Final = "virt-controller"
 EXIT_LOST: Final = 1
+EXIT_USAGE: Final = 2
 _KINDS: Final = (
     "v1/kubevirts",
     "v1/virtualmachineinstancereplicasets",
@@ -46,7 +48,7 @@ _KINDS_RETRY: Final = 2.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The process's exit status: 0 stopped by a signal, 1 lost the lease."""
+    """The process's exit status: 0 stopped by a signal, 1 lost the lease, 2 no API server to turn to."""
     arguments = parse(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(
         level=logging.DEBUG if arguments.verbose else logging.INFO,
@@ -59,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LeadershipLost as error:
         _log.error("%s; ending, so that nobody acts twice", error)
         return EXIT_LOST
+    except NoAccess as error:
+        _log.error("%s", error)
+        return EXIT_USAGE
     return 0
 
 
@@ -98,12 +103,13 @@ async def _lead(kube: Kube, arguments: Arguments, elector: Elector, stop: asynci
 
     :raise LeadershipLost: see `Elector.keep`.
     """
-    queue = WorkQueue(reconciler(kube, arguments))
-    async with watching(kube, queue.nudge, arguments.watch_namespace):
+    known = Known()
+    queue = WorkQueue(reconciler(kube, arguments, known))
+    async with watching(kube, known, queue.nudge, arguments.watch_namespace):
         tasks: tuple[asyncio.Future[Any], ...] = (
             asyncio.create_task(elector.keep(), name="lease"),
-            asyncio.create_task(queue.run(), name="queue"),
-            asyncio.create_task(Nodes(kube, queue.nudge).run(), name="nodes"),
+            asyncio.create_task(_work(kube, known, queue, arguments), name="queue"),
+            asyncio.create_task(Nodes(kube, known, queue.nudge).run(), name="nodes"),
             asyncio.create_task(stop.wait(), name="stop"),
         )
         try:
@@ -117,10 +123,15 @@ async def _lead(kube: Kube, arguments: Arguments, elector: Elector, stop: asynci
             await task
 
 
-def reconciler(kube: Kube, arguments: Arguments) -> Reconcile:
+async def _work(kube: Kube, known: Known, queue: WorkQueue, arguments: Arguments) -> None:
+    await caught_up(kube, known, arguments.watch_namespace)
+    await queue.run()
+
+
+def reconciler(kube: Kube, arguments: Arguments, known: Known) -> Reconcile:
     """Whom to ask for which kind of object."""
     installation = Installation(kube, arguments.settings, arguments.namespace)
-    instances, machines = Instances(kube, installation), Machines(kube)
+    instances, machines = Instances(kube, known, installation), Machines(kube)
     replica_sets, old_replica_sets = ReplicaSets(kube, CURRENT), ReplicaSets(kube, SEEDS)
 
     async def reconcile(key: Key) -> float | None:

@@ -1,6 +1,8 @@
 """The door to gRPC: one resource, registered with the kubelet and served to it, again whenever the kubelet starts anew.
 
 A kubelet that starts empties its directory of device plugins, their sockets included, and forgets who was registered.
+
+By grpclib, which speaks gRPC with this process's own loop: grpcio brings threads and 13 MiB of its own.
 """
 
 from __future__ import annotations
@@ -9,12 +11,16 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
 
-import grpc
-import grpc.aio
 import msgspec
+from grpclib.client import Channel, UnaryUnaryMethod
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.protocol import H2Protocol
+from grpclib.server import Server, Stream
 
 from qvirt_handler.device_plugin import device_plugin_v1beta1_pb2 as pb
 
@@ -28,13 +34,10 @@ _SERVICE: Final = "v1beta1.DevicePlugin"
 _PERIOD: Final = 2.0
 _AGAIN: Final = 5.0
 _REGISTER_SECONDS: Final = 10.0
-_GRACE: Final = 0.5
-#: Go's servers refuse the escaped path that gRPC takes for a Unix socket's authority.
-_OPTIONS: Final = (("grpc.default_authority", "localhost"),)
 
-if TYPE_CHECKING:
-    _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
-    _Method: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+_Watch: TypeAlias = "Stream[pb.Empty, pb.ListAndWatchResponse]"
+_Allocation: TypeAlias = "Stream[pb.AllocateRequest, pb.AllocateResponse]"
+_Options: TypeAlias = "Stream[pb.Empty, pb.DevicePluginOptions]"
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,11 +80,8 @@ class Plugin:
         while True:
             try:
                 await self._serve()
-            except (OSError, RuntimeError, grpc.aio.AioRpcError) as error:
-                # RuntimeError is gRPC's word for a socket that can't be made.
-                trouble = (
-                    str(error) if not isinstance(error, grpc.aio.AioRpcError) else _words(error)
-                )
+            except (OSError, TimeoutError, GRPCError, StreamTerminatedError) as error:
+                trouble = _words(error)
                 if trouble != said:
                     _log.warning("%s is not offered: %s", self._offer.resource, trouble)
                 said = trouble
@@ -101,10 +101,8 @@ class Plugin:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)
         self._look()
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers((self._handlers(),))
-        server.add_insecure_port(f"unix://{self.socket}")
-        await server.start()
+        server = _Server(_Service(self._methods()))
+        await server.start(path=self.socket)
         try:
             own = _identity(self.socket)
             await self._register(kubelet)
@@ -114,7 +112,8 @@ class Plugin:
                 self._look()
             _log.info("%s: the kubelet has started anew", self._offer.resource)
         finally:
-            await server.stop(_GRACE)
+            server.close()
+            await server.wait_closed()
 
     async def _register(self, kubelet: str) -> None:
         request = pb.RegisterRequest(
@@ -123,13 +122,14 @@ class Plugin:
             resource_name=self._offer.resource,
             options=pb.DevicePluginOptions(),
         )
-        async with grpc.aio.insecure_channel(f"unix://{kubelet}", options=_OPTIONS) as channel:
-            call = channel.unary_unary(
-                _REGISTER,
-                request_serializer=pb.RegisterRequest.SerializeToString,
-                response_deserializer=pb.Empty.FromString,
+        channel = Channel(path=kubelet)
+        try:
+            register = UnaryUnaryMethod[pb.RegisterRequest, pb.Empty](
+                channel, _REGISTER, pb.RegisterRequest, pb.Empty
             )
-            await call(request, timeout=_REGISTER_SECONDS)
+            await register(request, timeout=_REGISTER_SECONDS)
+        finally:
+            channel.close()
 
     def _look(self) -> None:
         why = self._trouble()
@@ -144,32 +144,23 @@ class Plugin:
 
     # --- the kubelet calls these ---
 
-    def _handlers(self) -> grpc.GenericRpcHandler:
-        def unary(
-            answer: Callable[[Any, _Context], Awaitable[Any]], request: Any, response: Any
-        ) -> _Method:
-            return grpc.unary_unary_rpc_method_handler(
-                answer, request.FromString, response.SerializeToString
-            )
-
-        methods = {
-            "GetDevicePluginOptions": unary(self._options, pb.Empty, pb.DevicePluginOptions),
-            "Allocate": unary(self._allocate, pb.AllocateRequest, pb.AllocateResponse),
-            "ListAndWatch": grpc.unary_stream_rpc_method_handler(
-                self._watch, pb.Empty.FromString, pb.ListAndWatchResponse.SerializeToString
-            ),
+    def _methods(self) -> Mapping[str, Handler]:
+        one, many = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
+        return {
+            "GetDevicePluginOptions": Handler(self._options, one, pb.Empty, pb.DevicePluginOptions),
+            "Allocate": Handler(self._allocate, one, pb.AllocateRequest, pb.AllocateResponse),
+            "ListAndWatch": Handler(self._watch, many, pb.Empty, pb.ListAndWatchResponse),
         }
-        return grpc.method_handlers_generic_handler(_SERVICE, methods)
 
-    async def _options(self, _request: pb.Empty, _context: _Context) -> pb.DevicePluginOptions:
-        return pb.DevicePluginOptions()
+    async def _options(self, stream: _Options) -> None:
+        await stream.recv_message()
+        await stream.send_message(pb.DevicePluginOptions())
 
-    async def _watch(
-        self, _request: pb.Empty, _context: _Context
-    ) -> AsyncIterator[pb.ListAndWatchResponse]:
+    async def _watch(self, stream: _Watch) -> None:
+        await stream.recv_message()
         while True:
             changed = self._changed
-            yield self._devices()
+            await stream.send_message(self._devices())
             await changed.wait()
 
     def _devices(self) -> pb.ListAndWatchResponse:
@@ -180,19 +171,46 @@ class Plugin:
         ]
         return pb.ListAndWatchResponse(devices=devices)
 
-    async def _allocate(
-        self, request: pb.AllocateRequest, context: _Context
-    ) -> pb.AllocateResponse:
+    async def _allocate(self, stream: _Allocation) -> None:
+        request = await stream.recv_message()
         self._look()
-        if self._why:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, self._why)
+        if request is None or self._why:
+            raise GRPCError(Status.FAILED_PRECONDITION, self._why or "no request")
         device = pb.DeviceSpec(
             container_path=self._offer.device, host_path=self._offer.device, permissions="rw"
         )
         answers = [
             pb.ContainerAllocateResponse(devices=[device]) for _ in request.container_requests
         ]
-        return pb.AllocateResponse(container_responses=answers)
+        await stream.send_message(pb.AllocateResponse(container_responses=answers))
+
+
+class _Server(Server):
+    """One that ends its connections when it ends."""
+
+    def __init__(self, service: _Service) -> None:
+        super().__init__([service])
+        self._connections: weakref.WeakSet[H2Protocol] = weakref.WeakSet()
+
+    def _protocol_factory(self) -> H2Protocol:
+        connection = super()._protocol_factory()
+        self._connections.add(connection)
+        return connection
+
+    def close(self) -> None:
+        super().close()
+        for connection in self._connections:
+            # One that has just come in has no transport yet, and won't get a server.
+            if hasattr(connection, "processor"):
+                connection.processor.close("the server ends")
+
+
+class _Service:
+    def __init__(self, methods: Mapping[str, Handler]) -> None:
+        self._methods = methods
+
+    def __mapping__(self) -> dict[str, Handler]:
+        return {f"/{_SERVICE}/{name}": handler for name, handler in self._methods.items()}
 
 
 def _identity(path: str) -> tuple[int, int, int] | None:
@@ -204,5 +222,11 @@ def _identity(path: str) -> tuple[int, int, int] | None:
     return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
-def _words(error: grpc.aio.AioRpcError) -> str:
-    return f"the kubelet refuses: {error.code().name}: {error.details()}"
+def _words(error: Exception) -> str:
+    match error:
+        case GRPCError():
+            return f"the kubelet refuses: {error.status.name}: {error.message}"
+        case TimeoutError():
+            return f"no answer from the kubelet in {_REGISTER_SECONDS:.0f} s"
+        case _:
+            return str(error) or type(error).__name__
