@@ -16,7 +16,7 @@ from typing import Final
 from qvirt_bench.errors import BenchError
 from qvirt_bench.image_root import ROOT
 from qvirt_kube.client import Kube, Object
-from qvirt_kube.errors import Conflict, KubeError, NotFound
+from qvirt_kube.errors import Conflict, KubeError, NotFound, Unavailable
 from qvirt_launcher.cli.cluster import kubeconfig
 from qvirt_launcher.cli.cluster.errors import ClusterError
 
@@ -76,8 +76,12 @@ async def cluster(namespace: str) -> AsyncIterator[Live]:
         await _make(kube, namespace)
         try:
             yield Live(kube, config, namespace)
-        finally:
-            await remove(kube, namespace)
+        except BaseException:
+            # What went wrong first is what is told.
+            with contextlib.suppress(BenchError, KubeError):
+                await remove(kube, namespace)
+            raise
+        await remove(kube, namespace)
 
 
 async def _machine(stack: contextlib.AsyncExitStack) -> str:
@@ -113,10 +117,12 @@ async def remove(kube: Kube, namespace: str) -> None:
     try:
         async with asyncio.timeout(_GONE_SECONDS):
             while True:
-                with contextlib.suppress(Conflict):
+                # Conflict: on its way already.
+                with contextlib.suppress(Conflict, Unavailable):
                     await kube.delete(path)
                 await asyncio.sleep(1)
-                await kube.get(path)
+                with contextlib.suppress(Unavailable):
+                    await kube.get(path)
     except NotFound:
         return
     except TimeoutError as error:

@@ -96,8 +96,13 @@ def _summary(run: Run, found: Outcome, seen: Conditions) -> Iterator[str]:
         f"{len(run.tally.disturbances)} restarts, {len(run.samples)} samples."
     )
     yield ""
+    open_ones = sum(one.verdict in ("unclear", "too short") for one in found.judged)
     if not found.problems:
-        yield "**Flat: nothing grows, nothing failed.**"
+        yield "**Nothing grows, nothing failed.**" + (
+            f" {open_ones} of {len(found.judged)} series can't be told from noise yet: run longer."
+            if open_ones
+            else ""
+        )
     else:
         yield "**Not well:**"
         yield ""

@@ -74,7 +74,7 @@ async def _is_ready(live: Live) -> bool:
 
 async def _kill_handler(live: Live) -> None:
     """As by the kernel for want of memory; done when the container is another one."""
-    (pod,) = _of(await live.parts(), "virt-handler")
+    pod = max(_of(await live.parts(), "virt-handler"), key=_age)
     inside = processes_of_pods().get(pod["metadata"]["uid"], {})
     killed = [pid for pid, name in inside.items() if name != "pause"]
     if not killed:
@@ -83,15 +83,12 @@ async def _kill_handler(live: Live) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     # Until the kubelet has noticed, the pod counts as ready.
-    before = _restarts(pod)
+    before = pod["metadata"]["uid"], _restarts(pod)
     async with asyncio.timeout(_READY_SECONDS):
         while True:
             with contextlib.suppress(KubeError):
                 found = _of(await live.parts(), "virt-handler")
-                if any(
-                    _restarts(one) > before or one["metadata"]["uid"] != pod["metadata"]["uid"]
-                    for one in found
-                ):
+                if before not in [(one["metadata"]["uid"], _restarts(one)) for one in found]:
                     return
             await asyncio.sleep(1)
 
@@ -99,7 +96,7 @@ async def _kill_handler(live: Live) -> None:
 async def _delete_youngest_api(live: Live) -> None:
     """The other replica lives on, and shows what a long life does."""
     pods = _of(await live.parts(), "virt-api")
-    await _delete(live, max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"])))
+    await _delete(live, max(pods, key=_age))
 
 
 async def _delete_leader(live: Live) -> None:
@@ -123,6 +120,11 @@ def _ready(pod: Object) -> bool:
     return "deletionTimestamp" not in pod["metadata"] and any(
         c["type"] == "Ready" and c["status"] == "True" for c in conditions
     )
+
+
+def _age(pod: Object) -> str:
+    """More is younger."""
+    return str(pod["metadata"]["creationTimestamp"])
 
 
 def _restarts(pod: Object) -> int:
