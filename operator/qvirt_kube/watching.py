@@ -11,7 +11,8 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -22,7 +23,7 @@ import msgspec
 from qvirt_kube.address import in_cluster_server
 from qvirt_kube.client import Kube, Object
 from qvirt_kube.errors import KubeError, NotFound
-from qvirt_kube.mirror import Doubt, Mirror
+from qvirt_kube.mirror import Doubt, Listed, Mirror
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ LATE: Final = 3.0
 _AGAIN: Final = 2.0
 _STOP_DEADLINE: Final = 3.0
 _LINGER: Final = 0.25
+_GLANCE: Final = 0.1
 #: Seconds between kopf's tries to reach the API server: about an hour in all, then it is started anew.
 _BACKOFFS: Final = (0.2, 0.5, 1.0, 2.0, *(4.0 for _ in range(900)))
 
@@ -71,6 +73,7 @@ async def watching(
     tell: Tell,
     namespace: str | None = None,
     period: float = PERIOD,
+    mirrors: Mapping[Interest, Mirror] = {},
 ) -> AsyncIterator[None]:
     """Tell what there is and each change of it, while inside.
 
@@ -78,12 +81,15 @@ async def watching(
 
     :param tell: called in the caller's loop.
     :param namespace: only this one; None: the cluster.
+    :param mirrors: kept up to date, each before `tell` is called; others need not be read by anybody.
     """
     for name in ("kopf", "aiohttp", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Each time: that signals don't reach it in a thread.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
-    watches = tuple(_Watch(interest, tell) for interest in interests)
+    watches = tuple(
+        _Watch(it, tell, mirrors[it] if it in mirrors else Mirror()) for it in interests
+    )
     thread = _Thread(watches, namespace)
     tasks = (
         asyncio.create_task(thread.keep(), name="watch"),
@@ -98,15 +104,54 @@ async def watching(
         await thread.stop()
 
 
+async def caught_up(
+    kube: Kube, interest: Interest, mirror: Mirror, namespace: str | None, within: float
+) -> None:
+    """Wait until the watch has told of all that there is now, or so many seconds: what it tells later is told, too."""
+    try:
+        async with asyncio.timeout(within):
+            waiting = {listed.uid for listed in await _listed(kube, interest, namespace or "")}
+            while waiting := {uid for uid in waiting if not mirror.version(uid)}:  # noqa: ASYNC110
+                await asyncio.sleep(_GLANCE)
+    except (KubeError, TimeoutError) as error:
+        _log.warning("%s: not waited for: %s", interest.plural, error or "the watch is late")
+
+
 class _Watch:
-    def __init__(self, interest: Interest, tell: Tell) -> None:
+    def __init__(self, interest: Interest, tell: Tell, mirror: Mirror) -> None:
         self.interest = interest
-        self.mirror = Mirror()
+        self.mirror = mirror
         self.tell = tell
 
     def take(self, item: Object, *, gone: bool) -> None:
         self.mirror.take(item, gone=gone)
         self.tell(item, gone)
+
+
+class _Inbox:
+    """Hands objects from one thread to another, which is woken once for all that wait: it costs a system call and a turn of the interpreter's lock.
+
+    :param call: has a function called in the other thread.
+    """
+
+    def __init__(self, call: Callable[..., None], take: Callable[[Object, bool], None]) -> None:
+        self._call = call
+        self._take = take
+        self._waiting: deque[tuple[Object, bool]] = deque()
+        self._woken = False
+
+    def put(self, item: Object, gone: bool) -> None:
+        """In the one thread."""
+        self._waiting.append((item, gone))
+        if not self._woken:
+            self._woken = True
+            self._call(self._empty)
+
+    def _empty(self) -> None:
+        """In the other. What is put from now on wakes it again, or is among what it takes now."""
+        self._woken = False
+        while self._waiting:
+            self._take(*self._waiting.popleft())
 
 
 class _Thread:
@@ -189,8 +234,10 @@ class _Thread:
             if not stop.is_set():
                 watch.take(item, gone=gone)
 
+        inbox = _Inbox(self._call, take)
+
         async def changed(type: str | None, body: kopf.Body, **_: Any) -> None:
-            self._call(take, dict(body), type == "DELETED")
+            inbox.put(dict(body), type == "DELETED")
 
         return changed
 
@@ -206,6 +253,13 @@ def _settings(interests: tuple[Interest, ...]) -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = _BACKOFFS
     settings.queueing.exit_timeout = 1.0
+    # An object that changes has a task and a queue for so long after.
+    settings.queueing.idle_timeout = 0.2
+    # kopf would keep each list whole, with a task for each of its objects.
+    settings.watching.chunk_size = 500
+    # It looks for differences to what it has noted in annotations, also where nobody has asked for any.
+    settings.persistence.diffbase_storage = _NoNotes()
+    settings.persistence.progress_storage = kopf.StatusProgressStorage()
     # kopf would kill the process some minutes after its own end.
     settings.process.ultimate_exiting_timeout = None
     for interest in interests:
@@ -213,6 +267,19 @@ def _settings(interests: tuple[Interest, ...]) -> kopf.OperatorSettings:
             where = (interest.group, interest.version, interest.plural)
             settings.watching.label_selectors[where] = interest.label
     return settings
+
+
+class _NoNotes(kopf.DiffBaseStorage):
+    """kopf's own memory of objects, which nobody here uses."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        pass
 
 
 async def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -257,10 +324,7 @@ async def _tell_missed(kube: Kube, watch: _Watch, namespace: str) -> bool:
     :raises KubeError: no telling what is there.
     """
     interest, mirror = watch.interest, watch.mirror
-    query = {"labelSelector": interest.label} if interest.label else {}
-    # Version 0: from the API server's cache, which may be late as well.
-    path = interest.path(namespace)
-    doubts = mirror.doubts(await kube.list_metadata(path, resourceVersion="0", **query))
+    doubts = mirror.doubts(await _listed(kube, interest, namespace))
     if not doubts:
         return False
     await asyncio.sleep(LATE)
@@ -269,6 +333,13 @@ async def _tell_missed(kube: Kube, watch: _Watch, namespace: str) -> bool:
         if mirror.version(doubt.uid) == doubt.told:
             blind = await _clear_up(kube, watch, doubt) or blind
     return blind
+
+
+async def _listed(kube: Kube, interest: Interest, namespace: str) -> tuple[Listed, ...]:
+    """:raises KubeError: no telling."""
+    query = {"labelSelector": interest.label} if interest.label else {}
+    # Version 0: from the API server's cache, which may be late as well.
+    return await kube.list_versions(interest.path(namespace), resourceVersion="0", **query)
 
 
 async def _clear_up(kube: Kube, watch: _Watch, doubt: Doubt) -> bool:
@@ -287,5 +358,6 @@ async def _clear_up(kube: Kube, watch: _Watch, doubt: Doubt) -> bool:
         return False
     if item["metadata"]["resourceVersion"] == doubt.told:
         return False  # the list was late
+    watch.mirror.put(item)
     watch.tell(item, False)
     return True

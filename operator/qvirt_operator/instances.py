@@ -25,8 +25,9 @@ from qvirt_operator.decide_vmi import VmiDecision, decide_vmi
 from qvirt_operator.decisions import Event, Failure, Target
 from qvirt_operator.events import Recorder
 from qvirt_operator.installation import Installation
+from qvirt_operator.known import Known
 from qvirt_operator.nodes import responsive
-from qvirt_operator.views import Pod, Vmi, convert
+from qvirt_operator.views import Pod, Vmi
 from qvirt_operator.vmi_phase import hands_over
 from qvirt_operator.vmi_seen import Seen
 from qvirt_operator.volume_status import volume_status
@@ -35,8 +36,6 @@ from qvirt_pods.pods import launcher_pod
 
 _log = logging.getLogger(__name__)
 
-_CREATED_BY: Final = "kubevirt.io/created-by"
-
 
 class Instances:
     """Brings instances and their pods forward, one look at a time."""
@@ -44,22 +43,23 @@ class Instances:
     def __init__(
         self,
         kube: Kube,
+        known: Known,
         installation: Installation,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kube = kube
+        self._known = known
         self._installation = installation
         self._now = now
         self._recorder = Recorder(kube, "virtualmachine-controller", now)
 
     async def reconcile(self, key: Key) -> float | None:
         """Take one step for an instance. See `work.Reconcile`."""
-        try:
-            data = await self._kube.get(paths.instances(key.namespace, key.name))
-        except NotFound:
+        data = self._known.instance(key.namespace, key.name)
+        if data is None:
             return None
         vmi = Vmi(data)
-        pods = await self._pods(vmi)
+        pods = await self._known.pods(self._kube, vmi)
         seen = Seen(vmi, self._now(), pods=pods, lost_node=await self._lost_node(vmi, pods))
         pod: Object | None = None
         try:
@@ -78,17 +78,6 @@ class Instances:
             await self._write(seen.vmi, decide_vmi(seen).patch)
             return _CREATE_RETRY
         return decision.again
-
-    async def _pods(self, vmi: Vmi) -> tuple[Pod, ...]:
-        """Pods that carry the instance's UID, and are controlled by it or (orphaned) by nobody."""
-        selector = f"{_CREATED_BY}={vmi.metadata.uid}"
-        found = await self._kube.get(paths.pods(vmi.metadata.namespace), labelSelector=selector)
-        pods = tuple(convert(item, Pod) for item in found["items"])
-        return tuple(
-            pod
-            for pod in pods
-            if pod.metadata.controller is None or pod.metadata.controller.uid == vmi.metadata.uid
-        )
 
     async def _lost_node(self, vmi: Vmi, pods: tuple[Pod, ...]) -> str:
         """Of an instance that is to end because its pod has vanished: its node, if that is why."""
@@ -182,7 +171,7 @@ class Instances:
         metadata = {**patch.get("metadata", {}), "resourceVersion": vmi.metadata.resource_version}
         path = paths.instances(vmi.metadata.namespace, vmi.metadata.name)
         try:
-            await self._kube.patch(path, {**patch, "metadata": metadata})
+            self._known.written(await self._kube.patch(path, {**patch, "metadata": metadata}))
         except NotFound:
             _log.debug("%s is gone", path)
 

@@ -13,6 +13,7 @@ from qvirt_kube.client import Kube, Object
 from qvirt_kube.errors import Conflict, KubeError, NotFound
 from qvirt_operator import node_health, paths
 from qvirt_operator.events import Recorder
+from qvirt_operator.known import Known
 from qvirt_operator.work import Key
 
 _log = logging.getLogger(__name__)
@@ -20,7 +21,6 @@ _log = logging.getLogger(__name__)
 #: Seconds between two looks, up to a fifth more (KubeVirt's rhythm).
 PERIOD: Final = 60.0
 _NODE_LABEL: Final = "kubevirt.io/nodeName"
-_ALL_INSTANCES: Final = "/apis/kubevirt.io/v1/virtualmachineinstances"
 
 
 class Nodes:
@@ -29,10 +29,12 @@ class Nodes:
     def __init__(
         self,
         kube: Kube,
+        known: Known,
         nudge: Callable[[Key], None],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kube = kube
+        self._known = known
         self._nudge = nudge
         self._now = now
         self._recorder = Recorder(kube, "virtualmachine-controller", now)
@@ -56,10 +58,8 @@ class Nodes:
         nodes = await self._kube.list_metadata(paths.nodes(), resourceVersion="0")
         for node in node_health.to_close(nodes, self._now()):
             await self._close(node)
-        instances = await self._kube.list_metadata(
-            _ALL_INSTANCES, labelSelector=_NODE_LABEL, resourceVersion="0"
-        )
-        where = [(i["metadata"]["labels"][_NODE_LABEL], i["metadata"]) for i in instances]
+        metas = (instance["metadata"] for instance in self._known.instances())
+        where = [(on, meta) for meta in metas if (on := meta.get("labels", {}).get(_NODE_LABEL))]
         lost = node_health.lost({node for node, _ in where}, nodes, self._now())
         for node, metadata in where:
             if node in lost:

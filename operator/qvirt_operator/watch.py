@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from qvirt_crds.names import GROUP
 from qvirt_kube import watching as door
 from qvirt_kube.client import Kube, Object
-from qvirt_kube.watching import Interest
+from qvirt_operator.known import INTERESTS, PODS, Known
 from qvirt_operator.work import Key, Kind
 
 Nudge = Callable[[Key], None]
@@ -22,41 +21,41 @@ _KINDS: Final[dict[str, Kind]] = {
     "KubeVirt": "kv",
 }
 _DOMAIN: Final = "kubevirt.io/domain"
-INTERESTS: Final = (
-    Interest(group=GROUP, plural="virtualmachines"),
-    Interest(group=GROUP, plural="virtualmachineinstances"),
-    Interest(group=GROUP, plural="virtualmachineinstancereplicasets"),
-    Interest(group=GROUP, version="v1alpha1", plural="virtualmachinereplicasets"),
-    Interest(group=GROUP, plural="kubevirts"),
-    # Only launcher pods, filtered by the API server: our watch costs what VMs cost, not what the cluster holds.
-    Interest(plural="pods", label="kubevirt.io=virt-launcher"),
-)
+#: Seconds that the first list of pods may take.
+_FIRST_LIST: Final = 60.0
 
 
 @asynccontextmanager
-async def watching(kube: Kube, nudge: Nudge, namespace: str | None) -> AsyncIterator[None]:
-    """Nudge while inside.
+async def watching(
+    kube: Kube, known: Known, nudge: Nudge, namespace: str | None
+) -> AsyncIterator[None]:
+    """Nudge while inside, and keep what is known up to date.
 
     :param namespace: only this one; None: the cluster.
     """
 
     def tell(item: Object, _gone: bool) -> None:
-        for key in keys(item):
+        for key in keys(item, known):
             nudge(key)
 
-    async with door.watching(kube, INTERESTS, tell, namespace):
+    async with door.watching(kube, INTERESTS, tell, namespace, mirrors=known.mirrors):
         yield
 
 
-def keys(body: Any) -> tuple[Key, ...]:
+async def caught_up(kube: Kube, known: Known, namespace: str | None) -> None:
+    """Wait until the pods are known that are there: each instance that is looked at before would have its own asked for."""
+    await door.caught_up(kube, PODS, known.mirrors[PODS], namespace, _FIRST_LIST)
+
+
+def keys(body: Any, known: Known) -> tuple[Key, ...]:
     """Whom an event concerns: the object, and whoever controls it."""
     metadata, kind = body.get("metadata", {}), body.get("kind", "")
     namespace, name = metadata.get("namespace", ""), metadata.get("name", "")
     found = []
     if kind in _KINDS:
         found.append(Key(kind=_KINDS[kind], namespace=namespace, name=name))
-        if kind == "VirtualMachineInstance":
-            # The VM of the same name, also before it is the owner.
+        if kind == "VirtualMachineInstance" and known.machine(namespace, name):
+            # The VM of the same name, also before it is the owner. One that we are told of later is looked at then.
             found.append(Key(kind="vm", namespace=namespace, name=name))
     found += [
         Key(kind=_KINDS[owner["kind"]], namespace=namespace, name=owner["name"])

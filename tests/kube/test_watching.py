@@ -7,11 +7,13 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from qvirt_kube import watching as door
 from qvirt_kube.client import Kube
 from qvirt_kube.errors import NotFound, Unavailable
+from qvirt_kube.mirror import Listed
 from qvirt_kube.watching import Interest, watching
 
 Object = dict[str, Any]
@@ -37,13 +39,15 @@ class Server(Kube):
         self.pods: dict[str, Object] = {}
         self.away = 0
 
-    async def list_metadata(self, path: str, **query: str) -> list[Object]:
+    async def list_versions(self, path: str, **query: str) -> tuple[Listed, ...]:
         assert path == "/api/v1/pods"
         assert query == {"resourceVersion": "0", "labelSelector": "a=b"}
         if self.away:
             self.away -= 1
             raise Unavailable(path, 503, "starting")
-        return [pod for pod in self.pods.values() if pod["metadata"]["labels"] == {"a": "b"}]
+        found = (pod["metadata"] for pod in self.pods.values())
+        fitting = [meta for meta in found if meta["labels"] == {"a": "b"}]
+        return tuple(msgspec.convert(meta, Listed) for meta in fitting)
 
     async def get(self, path: str, **_: str) -> Object:
         name = path.removeprefix("/api/v1/namespaces/n/pods/")

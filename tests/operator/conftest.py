@@ -17,6 +17,7 @@ from qvirt_crds import schema
 from qvirt_kube.client import Kube
 from qvirt_kube.errors import Conflict, NotFound
 from qvirt_operator.arguments import parse
+from qvirt_operator.known import Known
 from qvirt_operator.main import reconciler
 from qvirt_operator.watch import watching
 from qvirt_operator.work import WorkQueue
@@ -202,8 +203,14 @@ def node(kube: Kube, namespace: str) -> Node:
 
 
 @pytest.fixture
+def known() -> Known:
+    """What `controller` knows."""
+    return Known()
+
+
+@pytest.fixture
 async def controller(
-    api_server: ApiServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+    api_server: ApiServer, namespace: str, known: Known, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[None]:
     """virt-controller's watching and working part, with the rights of its manifest, in one namespace."""
     kubeconfig = api_server.kubeconfig(CONTROLLER)
@@ -215,8 +222,8 @@ async def controller(
     arguments = parse(argv)
     monkeypatch.setenv("KUBECONFIG", kubeconfig)
     async with Kube(kubeconfig) as connection:
-        queue = WorkQueue(reconciler(connection, arguments))
-        async with watching(connection, queue.nudge, namespace):
+        queue = WorkQueue(reconciler(connection, arguments, known))
+        async with watching(connection, known, queue.nudge, namespace):
             working = asyncio.create_task(queue.run())
             yield
             working.cancel()

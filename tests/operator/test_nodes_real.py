@@ -14,6 +14,7 @@ from tests.operator.test_instances_real import manifest, reasons
 
 from qvirt_kube.client import Kube
 from qvirt_kube.errors import NotFound
+from qvirt_operator.known import Known
 from qvirt_operator.nodes import Nodes
 from qvirt_operator.work import Key
 
@@ -58,10 +59,10 @@ async def machine(kube: Kube) -> AsyncIterator[Machine]:
 
 
 @pytest.fixture
-async def nodes(api_server: ApiServer, nudges: list[Key]) -> AsyncIterator[Nodes]:
+async def nodes(api_server: ApiServer, known: Known, nudges: list[Key]) -> AsyncIterator[Nodes]:
     """With the rights of the manifest."""
     async with Kube(api_server.kubeconfig(CONTROLLER)) as kube:
-        yield Nodes(kube, nudges.append)
+        yield Nodes(kube, known, nudges.append)
 
 
 @pytest.fixture

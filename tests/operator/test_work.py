@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from qvirt_operator.known import MACHINES, Known
 from qvirt_operator.watch import keys
 from qvirt_operator.work import Key, WorkQueue
 
@@ -98,10 +99,16 @@ def test_whom_an_event_concerns() -> None:
             "annotations": {"kubevirt.io/domain": "x"},
         },
     }
-    assert keys(pod) == (Key(kind="vmi", namespace="n", name="x"),)
+    known = Known()
+    assert keys(pod, known) == (Key(kind="vmi", namespace="n", name="x"),)
     instance = {"kind": "VirtualMachineInstance", "metadata": {"name": "x", "namespace": "n"}}
-    assert {key.kind for key in keys(instance)} == {"vmi", "vm"}
+    assert {key.kind for key in keys(instance, known)} == {"vmi"}
+    known.mirrors[MACHINES].take(
+        {"metadata": {"name": "x", "namespace": "n", "uid": "v", "resourceVersion": "1"}},
+        gone=False,
+    )
+    assert {key.kind for key in keys(instance, known)} == {"vmi", "vm"}
     owner = {"controller": True, "kind": "VirtualMachineInstanceReplicaSet", "name": "web"}
     instance["metadata"] |= {"ownerReferences": [owner]}  # type: ignore[operator]
-    assert Key(kind="vmirs", namespace="n", name="web") in keys(instance)
-    assert keys({"kind": "Pod", "metadata": {"name": "p"}}) == ()
+    assert Key(kind="vmirs", namespace="n", name="web") in keys(instance, known)
+    assert keys({"kind": "Pod", "metadata": {"name": "p"}}, known) == ()
