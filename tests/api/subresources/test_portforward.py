@@ -178,6 +178,59 @@ async def test_a_silent_client_is_given_up(
         await until("the session has ended", lambda: len(api.services.sessions) == 0)
 
 
+async def test_a_client_that_takes_nothing_is_given_up(
+    jane: Virtctl,
+    cluster: FakeKube,
+    guest_port: Start,
+    api: Api,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also while pings wait behind what the guest says."""
+    monkeypatch.setattr(portforward, "_SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(portforward, "_PING_SECONDS", 0.1)
+    cluster.vmi()
+
+    async def pour(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                writer.write(bytes(_MEGABYTE))
+                await writer.drain()
+
+    port = await guest_port(pour)
+    async with jane.port_forward("vmi", "vm", port):
+        await until("the session has ended", lambda: len(api.services.sessions) == 0)
+
+
+async def test_a_guest_that_takes_nothing_is_no_silent_client(
+    jane: Virtctl, cluster: FakeKube, guest_port: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose pings are not even read then."""
+    monkeypatch.setattr(portforward, "_SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(portforward, "_PING_SECONDS", 0.1)
+    cluster.vmi()
+    taken = asyncio.Event()
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await taken.wait()
+        await reader.readexactly(32 * _MEGABYTE)
+        writer.write(b"all of it")
+        await writer.drain()
+
+    port = await guest_port(stall)
+    async with jane.port_forward("vmi", "vm", port) as stream:
+
+        async def pour() -> None:
+            for _ in range(32):
+                await stream.send(bytes(_MEGABYTE))
+
+        pouring = asyncio.create_task(pour())
+        await asyncio.sleep(2)
+        assert not pouring.done()
+        taken.set()
+        await pouring
+        assert await stream.receive() == b"all of it"
+
+
 async def test_pings_keep_a_session(
     jane: Virtctl, cluster: FakeKube, guest_port: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
