@@ -13,6 +13,8 @@ from qvirt_crds.report import Accel, Attachment, KernelFiles
 from qvirt_launcher.backing import Backing
 
 QEMU_BINARY: Final = "qemu-system-x86_64"
+#: What Debian 12 has; nothing older is tried.
+OLDEST_QEMU: Final = (7, 2, 0)
 
 
 class FirmwareFiles(Model, frozen=True, kw_only=True):
@@ -61,7 +63,8 @@ class HostFacts(Model, frozen=True, kw_only=True):
     backings: tuple[Backing, ...] = ()
     #: argv[0], found on PATH.
     qemu_binary: str = QEMU_BINARY
-    qemu_version: tuple[int, int, int] = (7, 2, 0)
+    #: At least; exact where it matters (`host.depends_on_version`).
+    qemu_version: tuple[int, int, int] = OLDEST_QEMU
     #: None: not installed.
     efi: FirmwareFiles | None = None
     efi_secure: FirmwareFiles | None = None

@@ -109,6 +109,11 @@ class Guest:
         """QEMU's; None when there is none."""
         return self._qemu.pid if self._qemu is not None and self._qemu.alive else None
 
+    @property
+    def version(self) -> str:
+        """QEMU's, as its monitor says it, e.g. ``7.2.22``; empty before that."""
+        return self._monitor.version if self._monitor is not None else ""
+
     async def launch(
         self, ready: Ready, attachments: tuple[Attachment, ...], fds: Descriptors, run_dir: str
     ) -> None:

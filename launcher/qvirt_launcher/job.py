@@ -16,8 +16,6 @@ from qvirt_launcher.secretfiles import Credential
 class Birth(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is started with."""
 
-    #: The launcher's sys.path.
-    path: tuple[str, ...]
     #: Whom to become; None: stay.
     user: User | None
     #: Where the verdict on KVM is remembered; empty: nowhere.
@@ -47,7 +45,6 @@ class Ready(Model, frozen=True, kw_only=True, tag="ready", tag_field="answer"):
     argv: tuple[str, ...]
     accel: Accel
     accel_message: str = ""
-    qemu_version: str = ""
     commands: tuple[QmpCommand, ...] = ()
     #: What this host does differently from what was asked, one sentence each.
     notes: tuple[str, ...] = ()

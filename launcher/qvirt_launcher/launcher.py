@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Final, assert_never
 
-import msgspec
-
 from qvirt_crds import names
 from qvirt_crds.errors import QvirtError
 from qvirt_crds.report import VmReport
@@ -48,6 +46,7 @@ from qvirt_launcher.interfaces import Interfaces
 from qvirt_launcher.job import Ready, Request
 from qvirt_launcher.lifecycle import State, step
 from qvirt_launcher.phases import ended
+from qvirt_launcher.place import Place
 from qvirt_launcher.preparer import Preparer
 from qvirt_launcher.process import Children
 from qvirt_launcher.removal import remove_tree
@@ -59,19 +58,6 @@ _log = logging.getLogger(__name__)
 
 #: For tasks to end by themselves once QEMU has.
 _WIND_UP_SECONDS: Final = 3.0
-
-
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where this launcher lives, and what it is called until its guest says so."""
-
-    run_dir: str
-    disk_dir: str
-    #: Whether `disk_dir` was made for this guest, and so goes with it, whatever is in it.
-    owns_disk_dir: bool = False
-    name: str = ""
-    namespace: str = ""
-    #: Whether the kubelet made it: volumes are found here, and sidecars are to end with the guest.
-    pod: bool = False
 
 
 class Launcher:
@@ -187,7 +173,7 @@ class Launcher:
             running_since=self._running_since,
             accel=ready.accel if ready else None,
             accel_message=ready.accel_message if ready else "",
-            qemu_version=ready.qemu_version if ready else "",
+            qemu_version=self.guest.version,
             qemu_pid=self.guest.pid,
             launcher_pid=os.getpid(),
             argv=ready.argv if ready else (),

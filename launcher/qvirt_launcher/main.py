@@ -29,7 +29,7 @@ def main() -> int:
         # What the import system takes for "there is no such module".
         sys.modules[name] = None  # type: ignore[assignment]
     # Late on purpose, see above.
-    from qvirt_launcher.service import run
+    from qvirt_launcher.start import run
 
     return run(sys.argv[1:], _SIGNALS, _early)
 

@@ -54,13 +54,14 @@ def death_signal() -> int:
 def dying_with_parent() -> Callable[[], None]:
     """For `preexec_fn`: the child is killed when this process ends, even if it ended before the child could say so."""
     parent = os.getpid()
+    return lambda: die_with(parent)
 
-    def die_with_parent() -> None:
-        set_death_signal(signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
 
-    return die_with_parent
+def die_with(parent: int) -> None:
+    """In a child, before anything else: be killed when ``parent`` ends, even if it has ended already."""
+    set_death_signal(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def become_subreaper() -> None:
@@ -100,6 +101,22 @@ def give_back(start: int, length: int) -> None:
     Anything written to a private mapping would be lost: only for mappings that have no page of their own (`settle`).
     """
     _check(_madvise(start, length, _MADV_DONTNEED), "MADV_DONTNEED")
+
+
+def rename(name: str) -> None:
+    """What this process is called from now on, in both places where others look: its name, and its command line.
+
+    The line lies where the kernel put it at exec; Python has copies of its own.
+    """
+    with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
+        # proc(5): fields 48 and 49; the first behind the parenthesis is the third.
+        start, end = map(int, file.read().rpartition(")")[2].split()[45:47])
+    text = name.encode()
+    if end - start > len(text):
+        ctypes.memset(start, 0, end - start)
+        ctypes.memmove(start, text, len(text))
+    with open("/proc/self/comm", "wb") as comm:
+        comm.write(text)
 
 
 def _check(result: int, what: str) -> None:

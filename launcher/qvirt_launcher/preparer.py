@@ -1,20 +1,19 @@
-"""The launcher's side of its worker: a child that was started while there still were privileges, and is asked one thing."""
+"""The launcher's side of its worker: a child that was split off while there still were privileges, and is asked one thing."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
-import sys
 from typing import Final
 
 import msgspec
 
-from qvirt_launcher import native
 from qvirt_launcher.errors import PrepareError
-from qvirt_launcher.job import ANSWERS, Answer, Birth, NotReady, Ready, Request
-from qvirt_launcher.privileges import User
+from qvirt_launcher.forked import Forked
+from qvirt_launcher.job import ANSWERS, Answer, NotReady, Ready, Request
 from qvirt_launcher.process import Children
 
 #: For images, seed, the trial of KVM and rendering; each has a shorter deadline of its own.
@@ -22,46 +21,25 @@ DEADLINE_SECONDS: Final = 120.0
 #: For the worker to go once it has answered.
 _EXIT_SECONDS: Final = 5.0
 _LONGEST_ANSWER: Final = 16 << 20
-#: Isolated, so that neither the environment nor the current directory puts anything into it; the path is handed over.
-_BOOT: Final = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1])['path'];"
-    " from qvirt_launcher.worker import main; main(sys.argv[1])"
-)
 
 
 class Preparer:
-    """One worker. Made by `spawn`, of use once."""
+    """One worker, of use once. To be made in the running loop.
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, sock: socket.socket, children: Children
-    ) -> None:
-        self._process = process
-        self._sock = sock
+    :param worker: closed and waited for from now on.
+    """
+
+    def __init__(self, worker: Forked, children: Children) -> None:
+        worker.sock.setblocking(False)
+        children.keep(worker.pid)
+        self._pid = worker.pid
+        self._sock = worker.sock
         self._children = children
-
-    @classmethod
-    async def spawn(cls, user: User | None, cache_dir: str, children: Children) -> Preparer:
-        """Start the worker; it imports what it needs, becomes ``user`` and waits.
-
-        :raise OSError: there is no room for another process.
-        """
-        ours, theirs = socket.socketpair()
-        birth = Birth(path=tuple(filter(None, sys.path)), user=user, cache_dir=cache_dir)
-        with theirs, children.spawning() as started:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                "-c",
-                _BOOT,
-                msgspec.json.encode(birth).decode(),
-                stdin=theirs.fileno(),
-                stdout=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=native.dying_with_parent(),
-            )
-            started(process.pid)
-        ours.setblocking(False)
-        return cls(process, ours, children)
+        self._loop = asyncio.get_running_loop()
+        self._exited: asyncio.Future[int] = self._loop.create_future()
+        # The number is the child's as long as nobody has waited for it, and nobody but us does.
+        self._handle = os.pidfd_open(worker.pid)
+        self._loop.add_reader(self._handle, self._collect)
 
     async def ask(self, request: Request) -> Ready:
         """Have everything prepared.
@@ -87,26 +65,32 @@ class Preparer:
         """End the worker; an `ask` under way fails."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
+        if self._exited.done():
+            return
         # One that has not given up its privileges yet can't be killed by us any more; it ends with its socket then.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            self._process.send_signal(signal.SIGKILL)
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
     async def aclose(self) -> None:
         """See the worker out: it ends when its socket does, and is killed if not. At the latest it dies with us."""
         self._sock.close()
         for _ in range(2):
             if await self._exit_code() is not None:
-                self._children.forget(self._process.pid)
                 return
             self.abandon()
 
+    def _collect(self) -> None:
+        """It has ended."""
+        self._loop.remove_reader(self._handle)
+        _, status = os.waitpid(self._pid, 0)
+        os.close(self._handle)
+        self._children.forget(self._pid)
+        self._exited.set_result(os.waitstatus_to_exitcode(status))
+
     async def _exit_code(self) -> int | None:
         """None: it is still there after a while."""
-        try:
-            async with asyncio.timeout(_EXIT_SECONDS):
-                return await self._process.wait()
-        except TimeoutError:
-            return None
+        _, late = await asyncio.wait({self._exited}, timeout=_EXIT_SECONDS)
+        return None if late else self._exited.result()
 
     async def _exchange(self, request: Request) -> Answer:
         loop = asyncio.get_running_loop()

@@ -143,6 +143,10 @@ class Children:
             self._spawning -= 1
             self.reap()
 
+    def keep(self, pid: int) -> None:
+        """The child is somebody's who waits for it."""
+        self._own.add(pid)
+
     def forget(self, pid: int) -> None:
         """The child was waited for: its number may come back as somebody else's."""
         self._own.discard(pid)

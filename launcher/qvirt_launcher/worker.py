@@ -1,17 +1,16 @@
 """The worker: a short-lived child that makes disks, tries KVM and renders the command line, so that the launcher stays small.
 
-It is started before it is needed, while the launcher may still have privileges and Python's files can be read; it imports
-everything, becomes the ordinary user, and then waits on its standard input, a socket, for one `job.Request`. It ends with
-its answer, or when the launcher ends.
+It is split off (`forked`) before it is needed, while the launcher may still have privileges and Python's files can be read; it
+imports everything, beside the launcher, becomes the ordinary user, and then waits on its standard input, a socket, for one
+`job.Request`. It ends with its answer, or when the launcher ends.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import sys
-from typing import Final, NoReturn
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -50,18 +49,15 @@ class Order(Model, frozen=True, kw_only=True):
 _ORDERS: Final[msgspec.json.Decoder[Order]] = msgspec.json.Decoder(Order)
 
 
-def main(birth_text: str) -> NoReturn:
-    """Serve one request on descriptor 0 and exit."""
-    logging.basicConfig(format="virt-launcher worker: %(message)s", stream=sys.stderr)
-    birth = msgspec.json.decode(birth_text, type=Birth)
+def main(birth: Birth) -> None:
+    """Serve one request on descriptor 0."""
+    logging.basicConfig(format="virt-launcher worker: %(message)s", stream=sys.stderr, force=True)
     memory = accel.open_memory(birth.cache_dir) if birth.cache_dir else None
     privileges.drop(birth.user)
     with socket.socket(fileno=0) as sock:
         text = _receive(sock)
         if text:
             sock.sendall(msgspec.json.encode(_answer(text, memory)))
-    # Nothing is left to do, and nothing may be imported any more: interpreter shutdown could try.
-    os._exit(0)
 
 
 def prepare(order: Order, memory: int | None) -> Ready:
@@ -91,7 +87,6 @@ def prepare(order: Order, memory: int | None) -> Ready:
         argv=render(machine),
         accel=accelerator,
         accel_message=why,
-        qemu_version=".".join(map(str, facts.qemu_version)),
         commands=tuple(
             QmpCommand(execute=command.execute, arguments=dict(command.arguments))
             for command in machine.commands

@@ -183,6 +183,15 @@ class Monitor:
         return cast("Mapping[str, object]", said.get("QMP", {}))
 
     @property
+    def version(self) -> str:
+        """The peer's, e.g. ``7.2.22``; empty when its greeting has none."""
+        said = self.greeting.get("version")
+        parts = said.get("qemu") if isinstance(said, Mapping) else None
+        if not isinstance(parts, Mapping):
+            return ""
+        return ".".join(str(parts.get(name, "?")) for name in ("major", "minor", "micro"))
+
+    @property
     def closed(self) -> asyncio.Future[str]:
         """Done when the session has ended, whoever ended it; the result says why. Never raises.
 

@@ -101,6 +101,7 @@ async def test_a_command_and_its_return() -> None:
     async with session(play) as monitor:
         assert await monitor.execute("query-status", {"a": 1}) == {"running": True}
         assert monitor.greeting["version"] == {"qemu": {"major": 7}}
+        assert monitor.version == "7.?.?"
 
 
 @pytest.mark.parametrize(
