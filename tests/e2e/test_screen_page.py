@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -29,6 +30,23 @@ def kubectl_proxy(cluster: Cluster, account: str) -> Iterator[str]:
             started = re.search(r"127\.0\.0\.1:\d+", line)
             assert started, line
             yield f"http://{started[0]}{path(cluster)}"
+        finally:
+            process.terminate()
+
+
+@contextlib.contextmanager
+def qvirt_vnc(cluster: Cluster) -> Iterator[str]:
+    """URL of the same page as the cluster's administrator, without kubectl."""
+    options = ("--browser", "--proxy-only", "--kubeconfig", cluster.kubeconfig)
+    command = (sys.executable, "-um", "qvirt_launcher.cli.main", "vnc", "vm", *options)
+    words = (*command, "-n", cluster.namespace)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            started = re.search(r"http://127\.0\.0\.1:[^ ,]+", line)
+            assert started, line
+            yield started[0]
         finally:
             process.terminate()
 
@@ -60,7 +78,7 @@ def test_a_guest_in_the_browser(cluster: Cluster) -> None:
         page.type("echo 'Shown in th'e'' brow'ser'\n")
         page.until("the command's output", lambda: "Shown in the browser" in page.screen())
 
-        taking_over(page, url)
+        taking_over(cluster, page)
 
         boot = guest.run("cat /proc/sys/kernel/random/boot_id", 300)
         page.press("keys")
@@ -81,9 +99,9 @@ def log_in(page: Page) -> None:
     page.until("a prompt", lambda: "#" in page.screen().rstrip().splitlines()[-1])
 
 
-def taking_over(page: Page, url: str) -> None:
-    """Another window gets the screen, and gives it back when the first one asks."""
-    with chromium() as other:
+def taking_over(cluster: Cluster, page: Page) -> None:
+    """Another window, by `qvirt vnc`, gets the screen, and gives it back when the first one asks."""
+    with qvirt_vnc(cluster) as url, chromium() as other:
         other.open(url)
         other.until("the other has it", lambda: "Shown in the browser" in other.screen())
         page.until("the first lost it", lambda: page.state == "disconnected")

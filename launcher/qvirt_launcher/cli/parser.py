@@ -150,11 +150,18 @@ def _vnc(commands: _Subparsers[Parser]) -> None:
         "vnc",
         "open a VM's screen",
         "Offers the VM's VNC on a port of 127.0.0.1 and starts remote-viewer or vncviewer if there is one.",
-        "  qvirt vnc myvm --proxy-only --port 5901",
+        """\
+  qvirt vnc myvm --proxy-only --port 5901
+  qvirt vnc myvm --browser -n prod""",
     )
     _vm(parser, cluster=True)
     parser.add_argument(
-        "--proxy-only", action="store_true", help="start no viewer, only say the port"
+        "--browser",
+        action="store_true",
+        help="of a cluster: the page that virt-api has for it, in the web browser, with the rights of the kubeconfig",
+    )
+    parser.add_argument(
+        "--proxy-only", action="store_true", help="start no viewer, only say the port or address"
     )
     parser.add_argument(
         "--port",
@@ -348,8 +355,8 @@ def _pod(commands: _Subparsers[Parser]) -> None:
         """\
   qvirt pod vm.yaml --publish 8080:80 --publish 2222:22 > myvm.yaml
   qvirt pod vm.yaml --image registry.example/disk:1=localhost/disk:1 --pvc data=/srv/data.img
-  podman kube play myvm.yaml
-  install -m 600 myvm.yaml /etc/kubernetes/manifests/""",
+  qvirt pod vm.yaml | podman kube play -
+  qvirt pod vm.yaml > /etc/kubernetes/manifests/myvm.yaml""",
     )
     parser.add_argument("file", metavar="FILE", help="manifest (YAML or JSON); - is standard input")
     parser.add_argument(

@@ -8,7 +8,7 @@ import contextlib
 import shutil
 
 from qvirt_crds.names import VNC_SOCKET
-from qvirt_launcher.cli import exits
+from qvirt_launcher.cli import browser, exits
 from qvirt_launcher.cli.cluster.errors import ClusterError
 from qvirt_launcher.cli.failure import show
 from qvirt_launcher.cli.pipes import Pipe, StreamPipe, relay
@@ -27,9 +27,21 @@ def run(arguments: argparse.Namespace) -> int:
         raise NotRunning(
             f"{vm.record.name}: has no screen; does autoattachGraphicsDevice deny it one, or is it starting?"
         )
+    if arguments.browser:
+        return _in_browser(vm, arguments)
     viewer = None if arguments.proxy_only else _viewer()
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(_serve(vm, arguments.port, viewer))
+    return exits.OK
+
+
+def _in_browser(vm: Vm | Remote, arguments: argparse.Namespace) -> int:
+    if not isinstance(vm, Remote):
+        raise HostError(
+            f"{vm.record.name}: --browser is for VMs of a cluster, whose virt-api has the page; leave it out"
+        )
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(browser.serve(vm, arguments.port, open_browser=not arguments.proxy_only))
     return exits.OK
 
 

@@ -61,6 +61,16 @@ class Remote(Struct, frozen=True, kw_only=True):
             self._explain(error)
         return found if isinstance(found, dict) else None
 
+    def read_page(self) -> None:
+        """Find out whether the cluster shows us the page of the screen.
+
+        :raise ClusterError: no, and why.
+        """
+        try:
+            api.request(self.target, "GET", self._path(_INSTANCES, "vnc/page"))
+        except ClusterRefused as error:
+            self._explain(error)
+
     async def stream(self, verb: str) -> WebSocket:
         """console, vnc or portforward/... of the instance.
 
