@@ -26,6 +26,7 @@ from qvirt_handler.guest import Session
 from qvirt_handler.status import Notice, Seen
 from qvirt_handler.writer import Writer, now
 from qvirt_kube.errors import Conflict, KubeError, NotFound, Refused
+from qvirt_kube.mirror import older
 from qvirt_qmp.errors import QmpError
 
 _log = logging.getLogger(__name__)
@@ -73,6 +74,9 @@ class Keeper:
 
     def update(self, vmi: JsonObject) -> None:
         """The VMI has changed."""
+        # The watch may be behind our own writes.
+        if older(_version(vmi), _version(self._vmi)):
+            return
         if _phase(vmi) != _phase(self._vmi):
             self._moved.set()
         self._vmi = vmi
@@ -196,6 +200,10 @@ class Keeper:
         if written.changes:
             self._vmi = await self._world.writer.write(self._vmi, written)
             self._notices.extend(written.notices)
+
+
+def _version(vmi: JsonObject) -> str:
+    return str(vmi["metadata"].get("resourceVersion", ""))
 
 
 def _phase(vmi: JsonObject) -> str:

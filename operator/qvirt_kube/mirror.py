@@ -86,13 +86,13 @@ class Mirror:
         uid = item["metadata"]["uid"]
         if gone:
             self.drop(uid)
-        elif not _older(item["metadata"]["resourceVersion"], self.version(uid)):
+        elif not older(item["metadata"]["resourceVersion"], self.version(uid)):
             self.put(item)
 
     def learn(self, item: Object) -> None:
         """An answer to a write of ours; of an object that nobody has told of (any more) it is left alone."""
         known = self.version(item["metadata"]["uid"])
-        if known and _older(known, item["metadata"]["resourceVersion"]):
+        if known and older(known, item["metadata"]["resourceVersion"]):
             self.put(item)
 
     def put(self, item: Object) -> None:
@@ -169,7 +169,7 @@ def _metadata(item: Object) -> Object:
     return {key: value for key, value in item["metadata"].items() if key != "managedFields"}
 
 
-def _older(version: str, than: str) -> bool:
+def older(version: str, than: str) -> bool:
     """Whether one resourceVersion is from before another; they are etcd's revisions, and count up.
 
     Where they don't (an aggregated API's own) nothing is ever older.

@@ -142,7 +142,8 @@ class Instances:
         if decision.pod_condition is not None:
             name, condition = decision.pod_condition
             path = f"{paths.pods(namespace, name)}/status"
-            await self._kube.patch(path, {"status": {"conditions": [condition]}}, "strategic")
+            body = {"status": {"conditions": [condition]}}
+            self._known.written(await self._kube.patch(path, body, "strategic"))
         for target in decision.delete_pods:
             await self._delete_pod(vmi, target)
         for event in decision.events:

@@ -83,9 +83,9 @@ class Known:
             if pod.metadata.controller is None or pod.metadata.controller.uid == meta.uid
         )
 
-    def written(self, instance: Object) -> None:
+    def written(self, item: Object) -> None:
         """What the API server has made of a write of ours, long before the watch tells it."""
-        self._instances.learn(instance)
+        (self._pods if item["kind"] == "Pod" else self._instances).learn(item)
 
 
 def _unborn(vmi: Vmi) -> bool:
