@@ -1,0 +1,295 @@
+"""virt-controller with many instances on simulated nodes, in turns with as many bare pods on the same nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from qvirt_bench.errors import BenchError
+from qvirt_bench.figures import Curve, Figure, Measured, Plot
+from qvirt_bench.fleet.api import Api, Object, Writes
+from qvirt_bench.fleet.handlers import Handlers
+from qvirt_bench.fleet.kubelet import PODS_PER_NODE, Kubelets
+from qvirt_bench.fleet.site import Component, beat, make_nodes, site
+
+#: Instances in all. 10,000 take half an hour on two cores, most of it the API server's: asked for by name.
+_SIZE: Final = int(os.environ.get("QVIRT_BENCH_SIZE", "2000"))
+#: Shares of them at which a look is taken.
+_STAGES: Final = (0.1, 0.25, 0.5, 1.0)
+_CREATORS: Final = 32
+_NAMESPACE: Final = "scale"
+_KIB: Final = 1024
+_DEADLINE: Final = 3600.0
+#: A controller that uses less of a core has nothing to do.
+_RESTING: Final = 0.05
+_REST_DEADLINE: Final = 600.0
+_PODS: Final = f"/api/v1/namespaces/{_NAMESPACE}/pods"
+_VMIS: Final = f"/apis/kubevirt.io/v1/namespaces/{_NAMESPACE}/virtualmachineinstances"
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen when so many instances, and so many bare pods, were there."""
+
+    count: int
+    #: Of those of this stage.
+    vmis_per_second: float
+    pods_per_second: float
+    pss: int
+
+
+async def measure() -> Measured:
+    """Stages: bare pods, instances; then a restart."""
+    async with _running() as scene:
+        empty = scene.controller.pss
+        stages, writes, done = [], Writes(), 0
+        for share in _STAGES:
+            count = max(round(_SIZE * share), done + 1)
+            pods = await scene.pods.up(done, count)
+            before = await scene.api.writes()
+            vmis = await scene.vmis.up(done, count)
+            await scene.controller.rest(_RESTING, _REST_DEADLINE)
+            writes += await scene.api.writes() - before
+            stage = Stage(
+                count=count, vmis_per_second=vmis, pods_per_second=pods, pss=scene.controller.pss
+            )
+            print(f"   {stage}", flush=True)
+            stages.append(stage)
+            done = count
+        level = await scene.restart()
+        again = scene.controller.pss
+    return _measured(empty, stages, writes, level, again)
+
+
+class Crowd:
+    """Objects of a kind that are created as fast as the API server takes them."""
+
+    def __init__(self, api: Api, path: str, make: Callable[[str], Object]) -> None:
+        self._api = api
+        self._path = path
+        self._make = make
+        self._up: set[str] = set()
+        self._wanted = 0
+        self._reached = asyncio.Event()
+
+    def came_up(self, item: Object) -> None:
+        """One is as it ought to be; again is fine."""
+        self._up.add(item["metadata"]["name"])
+        if len(self._up) >= self._wanted:
+            self._reached.set()
+
+    async def up(self, first: int, last: int) -> float:
+        """Create those with these numbers; how many came up in a second.
+
+        :raise BenchError: not all do.
+        """
+        self._wanted = last
+        self._reached.clear()
+        numbers = iter(range(first, last))
+
+        async def create() -> None:
+            for number in numbers:
+                await self._api.create(self._path, self._make(f"b{number}"))
+
+        begun = time.monotonic()
+        try:
+            async with asyncio.timeout(_DEADLINE), asyncio.TaskGroup() as group:
+                for _ in range(_CREATORS):
+                    group.create_task(create())
+                group.create_task(self._reached.wait())
+        except TimeoutError as error:
+            raise BenchError(f"{len(self._up)} of {last} came up: {self._path}") from error
+        return (last - first) / (time.monotonic() - begun)
+
+    async def one(self, name: str) -> float:
+        """When one more was up."""
+        self._wanted = len(self._up) + 1
+        self._reached.clear()
+        await self._api.create(self._path, self._make(name))
+        async with asyncio.timeout(_REST_DEADLINE):
+            await self._reached.wait()
+        return time.monotonic()
+
+
+class Scene:
+    """All that plays, and what is measured."""
+
+    def __init__(self, api: Api, controller: Component) -> None:
+        self.api = api
+        self.controller = controller
+        self.pods = Crowd(api, _PODS, bare_pod)
+        self.vmis = Crowd(api, _VMIS, instance)
+
+    def pod_ready(self, pod: Object) -> None:
+        """A bare one, or a launcher's."""
+        if "ownerReferences" not in pod["metadata"]:
+            self.pods.came_up(pod)
+
+    async def restart(self) -> float:
+        """Seconds from SIGTERM until all is level: an instance made meanwhile runs, and the controller has nothing left to do."""
+        begun = time.monotonic()
+        await self.controller.stop()
+        await self.controller.start()
+        late = await self.vmis.one("late")
+        rest = await self.controller.rest(_RESTING, _REST_DEADLINE)
+        return max(late, rest) - begun
+
+
+@contextlib.asynccontextmanager
+async def _running() -> AsyncIterator[Scene]:
+    async with site("virt-controller") as (_, api, kubeconfig):
+        nodes = tuple(f"node-{number}" for number in range(2 * _SIZE // PODS_PER_NODE + 1))
+        await make_nodes(api, nodes)
+        await api.create("/api/v1/namespaces", {"metadata": {"name": _NAMESPACE}})
+        with tempfile.NamedTemporaryFile(prefix="qvirt-bench-") as log:
+            flags = ("--launcher-image=launcher", "--namespace=kubevirt", "--identity=bench")
+            where = ("--kubeconfig", kubeconfig, "--health-host=127.0.0.1")
+            port = f"--health-port={_free_port()}"
+            controller = Component("qvirt_operator", (*flags, *where, port), Path(log.name))
+            scene = Scene(api, controller)
+            await controller.start()
+            await asyncio.sleep(2)
+            await controller.rest(_RESTING, _REST_DEADLINE)
+            handlers = Handlers(api, scene.vmis.came_up)
+            players = (
+                Kubelets(api, nodes, handlers.launch, scene.pod_ready).play(),
+                handlers.play(),
+                beat(api, nodes),
+            )
+            playing = [asyncio.ensure_future(player) for player in players]
+            try:
+                yield scene
+            finally:
+                for task in playing:
+                    task.cancel()
+                ended = await asyncio.gather(*playing, return_exceptions=True)
+                await controller.stop()
+                for error in ended:
+                    if isinstance(error, BaseExceptionGroup | Exception):
+                        raise BenchError(f"a player gave up: {error!r}") from error
+
+
+def bare_pod(name: str) -> Object:
+    """The baseline: one container, nothing else."""
+    containers = [{"name": "pause", "image": "pause"}]
+    return {"metadata": {"name": name}, "spec": {"containers": containers}}
+
+
+def instance(name: str) -> Object:
+    """The seed's guest: a disk from an image, a cloud-init seed, the pod's network."""
+    return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachineInstance",
+        "metadata": {"name": name},
+        "spec": {
+            "domain": {
+                "memory": {"guest": "64Mi"},
+                "devices": {
+                    "disks": [
+                        {"name": "root", "disk": {"bus": "virtio"}},
+                        {"name": "seed", "disk": {"bus": "virtio"}},
+                    ],
+                    "interfaces": [{"name": "default", "masquerade": {}}],
+                },
+            },
+            "networks": [{"name": "default", "pod": {}}],
+            "volumes": [
+                {"name": "root", "containerDisk": {"image": "guest"}},
+                {"name": "seed", "cloudInitNoCloud": {"userData": "#cloud-config\n"}},
+            ],
+        },
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def _measured(
+    empty: int, stages: list[Stage], writes: Writes, level: float, again: int
+) -> Measured:
+    last = stages[-1]
+    each = (last.pss - empty) / last.count / _KIB
+    figures = (
+        Figure(
+            name=f"{last.count} instances reaching Running, as they come",
+            unit="/s",
+            ours=tuple(round(stage.vmis_per_second, 1) for stage in stages),
+            baseline=tuple(round(stage.pods_per_second, 1) for stage in stages),
+            baseline_name="bare pods becoming ready, on the same nodes",
+            kind="ratio",
+            aim=0.5,
+            better="more",
+        ),
+        Figure(
+            name=f"virt-controller's memory for each of {last.count} instances",
+            unit="KiB",
+            ours=(round(each, 1),),
+            baseline=(round(empty / _KIB),),
+            baseline_name="itself without instances",
+            kind="value",
+            aim=40.0,
+        ),
+        Figure(
+            name=f"virt-controller from SIGTERM to level with {last.count} instances",
+            unit="s",
+            ours=(round(level, 1),),
+            baseline=(round(again / _KIB / _KIB),),
+            baseline_name="MiB that it has then",
+            kind="value",
+            aim=60.0,
+        ),
+    )
+    rows = [
+        (verb, f"{resource}/{sub}".rstrip("/"), f"{count / last.count:.2f}")
+        for (verb, resource, sub), count in sorted(writes.items(), key=lambda item: -item[1])
+        if count >= last.count / 20
+    ]
+    return Measured(
+        figures=figures,
+        notes=_NOTES,
+        plots=_plots(empty, stages),
+        table=(("verb", "resource", "API writes for each instance"), *rows),
+    )
+
+
+_NOTES: Final = (
+    "etcd, kube-apiserver, virt-controller and those who play the nodes share this machine; nothing but virt-controller's own rights "
+    "and flags is ours. The players write what scheduler, kubelet and virt-handler write for a pod that comes up, with their Events "
+    "(`bench/qvirt_bench/fleet`); guests run the moment they are handed over.",
+    "Rates are of one stage of the growth each; so are the samples of both sides, in turns.",
+    "Level: an instance that was made while virt-controller was away runs, and virt-controller uses less than 5 % of a core.",
+    f"Size: {_SIZE} (`make bench PART=scale-controller SIZE=10000` for another).",
+)
+
+
+def _plots(empty: int, stages: list[Stage]) -> tuple[Plot, ...]:
+    def curve(name: str, value: Callable[[Stage], float]) -> Curve:
+        return Curve(name=name, points=tuple((s.count, round(value(s), 2)) for s in stages))
+
+    memory = curve("virt-controller", lambda s: s.pss / _KIB / _KIB)
+    memory = msgspec.structs.replace(
+        memory, points=((0.0, round(empty / _KIB / _KIB, 2)), *memory.points)
+    )
+    return (
+        Plot(
+            title="Coming up, by what is there already",
+            x="objects",
+            y="/s",
+            curves=(
+                curve("instances", lambda s: s.vmis_per_second),
+                curve("bare pods", lambda s: s.pods_per_second),
+            ),
+        ),
+        Plot(title="virt-controller's PSS", x="instances", y="MiB", curves=(memory,)),
+    )
