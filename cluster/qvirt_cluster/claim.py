@@ -80,7 +80,7 @@ def stake(layout: Layout) -> None:
             boot=boot_id(),
             chains=chains.ours(before),
             tables=chains.used_tables(before),
-            settings=_settings(),
+            settings=kernel_settings(),
         )
         partial = CLAIM.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(claim)))
@@ -96,14 +96,20 @@ def release() -> None:
     """Put the kernel's settings back and give up the claim."""
     claim = read_claim()
     if claim is not None:
-        for name, value in claim.settings.items():
-            if _setting(name) not in (None, value):
-                with suppress(OSError):
-                    (_SYS / name).write_text(value)
+        restore(claim.settings)
     CLAIM.unlink(missing_ok=True)
 
 
-def _settings() -> dict[str, str]:
+def restore(settings: Mapping[str, str]) -> None:
+    """Set what has changed since `kernel_settings` gave these."""
+    for name, value in settings.items():
+        if _setting(name) not in (None, value):
+            with suppress(OSError):
+                (_SYS / name).write_text(value)
+
+
+def kernel_settings() -> dict[str, str]:
+    """Those that kubelet and kube-proxy change, as they are."""
     found = {name: _setting(name) for name in SETTINGS}
     return {name: value for name, value in found.items() if value is not None}
 

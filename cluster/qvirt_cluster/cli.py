@@ -13,20 +13,24 @@ from typing import Literal, NoReturn, assert_never
 
 from qvirt_cluster.binaries import obtain
 from qvirt_cluster.claim import read_claim
+from qvirt_cluster.components import Site
 from qvirt_cluster.down import down
 from qvirt_cluster.errors import ClusterError, UsageError
-from qvirt_cluster.layout import DEFAULT_STATE, Layout
+from qvirt_cluster.layout import DEFAULT_NODE_STATE, DEFAULT_STATE, Layout
+from qvirt_cluster.node import default_layout, node_down, node_up
 from qvirt_cluster.progress import say
 from qvirt_cluster.site import load_site
 from qvirt_cluster.status import look
 from qvirt_cluster.up import up
 
-Command = Literal["up", "down", "status", "kubeconfig", "build"]
+Command = Literal["up", "down", "status", "kubeconfig", "build", "node", "node-down"]
 _COMMANDS: dict[Command, str] = {
     "up": "bring the cluster up; what runs already stays",
     "down": "remove the cluster with all its data",
     "status": "tell how every component is (exit status 1: not all are well)",
     "kubeconfig": "print the path of the administrator's kubeconfig",
+    "node": "bring up a node without a control plane, for static pods, beside the cluster or without it",
+    "node-down": "remove that node with all its data",
     "build": "only get Kubernetes' programs, and print their folder (needs no root)",
 }
 
@@ -60,6 +64,12 @@ def _carry_out(command: Command, state: Path | None) -> int:
         case "status":
             _need_root(command)
             return _status(_existing(state))
+        case "node":
+            _need_root(command)
+            _show_node(node_up(default_layout(state), os.environ))
+        case "node-down":
+            _need_root(command)
+            node_down(default_layout(state))
         case "kubeconfig":
             _print(_kubeconfig(_existing(state)))
         case _:
@@ -78,13 +88,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--state-dir",
         type=Path,
-        help=f"where all of the cluster is (up: {DEFAULT_STATE}; others: the running cluster's)",
+        help=f"where all of the cluster is (up: {DEFAULT_STATE}; others: the running cluster's; "
+        f"node and node-down: {DEFAULT_NODE_STATE})",
     )
     return parser
 
 
 def _help() -> str:
     return "; ".join(f"{name}: {text}" for name, text in _COMMANDS.items())
+
+
+def _show_node(site: Site) -> None:
+    say("static pods go into the first of these, and are reached at the last:")
+    _print(f"MANIFESTS={site.layout.manifests}")
+    _print(f"CONTAINERD_ADDRESS={site.layout.containerd_socket}")
+    _print(f"NODE={site.host.address}")
 
 
 def _existing(state: Path | None) -> Layout:

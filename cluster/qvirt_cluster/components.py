@@ -224,6 +224,18 @@ def _kubelet(site: Site) -> Component:
     )
 
 
+def standalone_kubelet(site: Site) -> tuple[str, ...]:
+    """A kubelet without an API server: there is no --kubeconfig."""
+    layout = site.layout
+    return (
+        site.binaries.path("kubelet"),
+        f"--config={layout.config}/kubelet.json",
+        f"--root-dir={places.KUBELET_ROOT}",
+        f"--hostname-override={site.host.node}",
+        *_runtime_flags(layout, site.binaries.version),
+    )
+
+
 def _runtime_flags(layout: Layout, version: Version) -> tuple[str, ...]:
     if version.runtime_endpoint_in_file:
         return ()

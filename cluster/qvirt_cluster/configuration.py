@@ -14,6 +14,8 @@ from qvirt_cluster.layout import (
     KUBELET_HEALTH_PORT,
     KUBELET_PORT,
     KUBELET_ROOT,
+    NODE_ADDRESS,
+    NODE_CGROUP,
     NODE_POD_CIDR,
     PAUSE_IMAGE,
     REGISTRY_PORT,
@@ -30,6 +32,15 @@ def configuration_files(layout: Layout, host: Host, binaries: Binaries) -> Mappi
         layout.config / "registries/_default/hosts.toml": registry_mirror(),
         layout.config / "registry.json": registry(layout),
         layout.config / "kubelet.json": kubelet(layout, host, binaries.version),
+    }
+
+
+def node_files(layout: Layout, host: Host, binaries: Binaries) -> Mapping[Path, str]:
+    """The same for a node without a control plane, and without a registry."""
+    return {
+        layout.config / "containerd.toml": containerd(layout, binaries),
+        layout.config / "cni/10-qvirt-cluster.conflist": cni(layout),
+        layout.config / "kubelet.json": standalone_kubelet(layout, host, binaries.version),
     }
 
 
@@ -123,13 +134,10 @@ def cni(layout: Layout) -> str:
 
 
 def kubelet(layout: Layout, host: Host, version: Version) -> str:
-    """kubelet's file: as little as possible is kept for the system, the machine is for tests."""
-    document: dict[str, object] = {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "kind": "KubeletConfiguration",
+    """kubelet's file on a node of a cluster."""
+    served = {
         "address": "0.0.0.0",
         "port": KUBELET_PORT,
-        "healthzPort": KUBELET_HEALTH_PORT,
         "readOnlyPort": 0,
         "authentication": {
             "anonymous": {"enabled": False},
@@ -139,6 +147,30 @@ def kubelet(layout: Layout, host: Host, version: Version) -> str:
         "authorization": {"mode": "Webhook"},
         "tlsCertFile": str(layout.certificate("kubelet")),
         "tlsPrivateKeyFile": str(layout.key("kubelet")),
+    }
+    return json.dumps(_kubelet(layout, host, version) | served, indent=1) + "\n"
+
+
+def standalone_kubelet(layout: Layout, host: Host, version: Version) -> str:
+    """kubelet's file on a node without a control plane: nobody asks it, it serves nothing but its own health."""
+    alone = {
+        "enableServer": False,
+        "staticPodPath": str(layout.manifests),
+        "fileCheckFrequency": "2s",
+        "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": False}},
+        "authorization": {"mode": "AlwaysAllow"},
+        "healthzBindAddress": NODE_ADDRESS,
+        "cgroupRoot": f"/{NODE_CGROUP}",
+    }
+    return json.dumps(_kubelet(layout, host, version) | alone, indent=1) + "\n"
+
+
+def _kubelet(layout: Layout, host: Host, version: Version) -> dict[str, object]:
+    """As little as possible is kept for the system, the machine is for tests."""
+    document: dict[str, object] = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "healthzPort": KUBELET_HEALTH_PORT,
         "cgroupDriver": "cgroupfs",
         "failSwapOn": False,
         "enforceNodeAllocatable": [],
@@ -164,4 +196,4 @@ def kubelet(layout: Layout, host: Host, version: Version) -> str:
         document["containerRuntimeEndpoint"] = f"unix://{layout.containerd_socket}"
     if version.refuses_cgroup_v1 and not host.unified_cgroups:
         document["failCgroupV1"] = False
-    return json.dumps(document, indent=1) + "\n"
+    return document

@@ -41,6 +41,15 @@ SCHEDULER_PORT: Final = 10259
 CHAIN_PREFIXES: Final = ("KUBE-", "CNI-")
 PAUSE_IMAGE: Final = "localhost/qvirt-cluster/pause:1"
 
+#: A node without a control plane (`node`): its network's name, also its own; a cable to it, and its control group.
+DEFAULT_NODE_STATE: Final = Path("/var/lib/qvirt-node")
+NODE_LOCK: Final = Path("/run/qvirt-node.lock")
+NODE_NAMESPACE: Final = "qvirt-node"
+NODE_CGROUP: Final = "qvirt-node"
+NODE_LINK: Final = "qvnode0"
+NODE_GATEWAY: Final = "10.89.255.1"
+NODE_ADDRESS: Final = "10.89.255.2"
+
 #: kubelet's root, a bind mount of the state directory's `kubelet`. Its device plugins' folder is wired in
 #: (DevicePluginPath in k8s.io/kubelet); a symbolic link is not enough, containerd looks for the shared mount
 #: of a Bidirectional volume by name.
@@ -91,6 +100,11 @@ class Layout:
     def kubelet(self) -> Path:
         """What is seen at `KUBELET_ROOT`."""
         return self.state / "kubelet"
+
+    @property
+    def manifests(self) -> Path:
+        """Static pods of a node without a control plane."""
+        return self.state / "manifests"
 
     @property
     def containerd(self) -> Path:

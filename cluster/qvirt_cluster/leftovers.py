@@ -97,20 +97,18 @@ def _groups_of(ids: frozenset[str]) -> Iterable[Path]:
             yield Path(folder) / name
 
 
-def pod_cgroups() -> tuple[Path, ...]:
+def pod_cgroups(name: str = "kubepods") -> tuple[Path, ...]:
     """kubelet's control groups, one in each hierarchy."""
-    return tuple(
-        path for path in (_CGROUPS / "kubepods", *_CGROUPS.glob("*/kubepods")) if path.exists()
-    )
+    return tuple(path for path in (_CGROUPS / name, *_CGROUPS.glob(f"*/{name}")) if path.exists())
 
 
-def remove_cgroups() -> bool:
+def remove_cgroups(name: str = "kubepods") -> bool:
     """Remove kubelet's control groups, from the leaves up; False if some are still busy."""
-    for root in pod_cgroups():
+    for root in pod_cgroups(name):
         for folder, _names, _files in os.walk(root, topdown=False):
             with suppress(OSError):
                 os.rmdir(folder)
-    return not pod_cgroups()
+    return not pod_cgroups(name)
 
 
 def links() -> tuple[str, ...]:

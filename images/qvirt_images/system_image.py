@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from qvirt_images import python_root, wheels
+from qvirt_images import holder, python_root, wheels
 from qvirt_images.apt import Archive, Package
 from qvirt_images.debian_root import Packages, base
 from qvirt_images.layers import Layer, Program, pack
 from qvirt_images.python_root import SITE
 from qvirt_images.tree import Tree
 
-TOOLS = ("apt-get", "dpkg-deb")
+TOOLS = ("apt-get", "dpkg-deb", holder.COMPILER)
 _IMAGES = Path(__file__).resolve().parent.parent
 _ROOT = _IMAGES.parent
 _CODE = (
@@ -21,6 +22,7 @@ _CODE = (
     "compile_modules",
     "debian_root",
     "elf",
+    "holder",
     "layers",
     "oci",
     "python_root",
@@ -34,7 +36,6 @@ _ENVIRONMENT = {"LANG": "C.UTF-8", "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECO
 #: QEMU, what it loads at run time and does not name as a library, its firmware; ROMs for booting from the network.
 _QEMU_FILES = (
     "usr/bin/qemu-system-x86_64",
-    "usr/bin/qemu-img",
     *(f"usr/lib/x86_64-linux-gnu/qemu/{name}.so" for name in ("accel-tcg-x86_64", "hw-display-virtio-vga")),
     *(f"usr/lib/x86_64-linux-gnu/qemu/hw-display-virtio-gpu{end}.so" for end in ("", "-pci")),
     "usr/share/qemu/keymaps/*",
@@ -66,6 +67,8 @@ class Recipe:
     program: Program
     #: Packages of which files are taken, and nothing of what they depend on.
     alone: tuple[str, ...] = ()
+    #: Whether it has the program of a pod's sidecars.
+    holder: bool = False
     #: Whether modules know their own documentation.
     docstrings: bool = True
     #: Whether other people's modules come with their sources.
@@ -78,7 +81,7 @@ LAUNCHER = Recipe(
     name="launcher",
     summary="image of the pods that guests run in: QEMU, its firmware, a small Python and virt-launcher",
     requirements="launcher",
-    debs=("qemu-system-x86", "qemu-utils", "seabios", "ipxe-qemu", "ovmf"),
+    debs=("qemu-system-x86", "seabios", "ipxe-qemu", "ovmf"),
     files=_QEMU_FILES,
     title="QEMU and its firmware",
     without=python_root.LAUNCHER_UNUSED,
@@ -90,6 +93,7 @@ LAUNCHER = Recipe(
         "virt-console": "qvirt_launcher.virt_console",
     },
     program=Program(("virt-launcher",), "107:107", _ENVIRONMENT),
+    holder=True,
     docstrings=False,
     sources=False,
 )
@@ -98,9 +102,9 @@ MICROVM = replace(
     LAUNCHER,
     name="launcher-microvm",
     summary="the launcher's image for guests of machine type microvm on nodes with KVM, half the size",
-    debs=("qemu-system-x86", "qemu-utils", "seabios"),
+    debs=("qemu-system-x86", "seabios"),
     files=(
-        *("usr/bin/qemu-system-x86_64-microvm", "usr/bin/qemu-img", "usr/share/qemu/qboot.rom"),
+        *("usr/bin/qemu-system-x86_64-microvm", "usr/share/qemu/qboot.rom"),
         *(f"usr/share/qemu/{name}.bin" for name in ("linuxboot*", "pvh")),
         "usr/share/seabios/bios-microvm.bin",
     ),
@@ -138,7 +142,8 @@ def recipe_files(recipe: Recipe, images: Path) -> list[Path]:
     """Files of this tree that decide about the image."""
     own = [file for package in recipe.own for file in _sources(images.parent / package)]
     code = [images / "qvirt_images" / f"{name}.py" for name in _CODE]
-    return [*own, *code, images / "python" / f"{recipe.requirements}.txt"]
+    program = [holder.SOURCE] if recipe.holder else []
+    return [*own, *code, *program, images / "python" / f"{recipe.requirements}.txt"]
 
 
 def packages(recipe: Recipe, archive: Archive) -> list[Package]:
@@ -160,10 +165,6 @@ def build(
     layers = [Layer("Debian's Python", base())]
     python = layers[0].tree
     python_root.add_python(python, available, without=recipe.without)
-    busybox = available.matching(["usr/bin/busybox"])[0]
-    available.take(python, [busybox])
-    python.nodes["usr/lib/qvirt/busybox"] = python.nodes.pop(busybox)
-    python.directory("usr/lib/qvirt")
     say("Python packages")
     libraries, own = Tree(), Tree()
     wheels.unpack(_IMAGES / "python" / f"{recipe.requirements}.txt", cache, libraries, SITE)
@@ -173,6 +174,8 @@ def build(
         layers.append(Layer(recipe.title, _beside_python(available, recipe.files, python)))
     for link, target in recipe.links.items():
         layers[-1].tree.link(link, target)
+    if recipe.holder:
+        own.file("usr/lib/qvirt/holder", _holder(output), 0o755)
     for command, module in recipe.commands.items():
         own.file(f"usr/bin/{command}", _script(module), 0o755)
     layers += [Layer("Python packages", libraries), Layer("qvirt", own)]
@@ -188,7 +191,7 @@ def build(
     sizes = pack(
         layers,
         output / f"{recipe.name}.oci.tar",
-        name=f"qvirt/{recipe.name}:latest",
+        name=f"localhost/qvirt/{recipe.name}:latest",
         program=recipe.program,
     )
     for line in _report(layers, sizes):
@@ -207,6 +210,13 @@ def _beside_python(available: Packages, files: Iterable[str], below: Tree) -> Tr
             whole.link(f"usr/share/qemu/{path.rpartition('/')[2]}", f"/{path}")
             assert node.data, path
     return Tree({path: node for path, node in whole.nodes.items() if path not in below.nodes})
+
+
+def _holder(scratch: Path) -> bytes:
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+        program = Path(name) / "holder"
+        holder.compile_holder(program)
+        return program.read_bytes()
 
 
 def _script(module: str) -> bytes:

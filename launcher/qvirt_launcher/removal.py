@@ -8,6 +8,12 @@ import os
 
 def remove_tree(top: str) -> None:
     """Whatever is in it, as far as it can be; one that is not there is fine. (shutil would bring every compressor that Python has.)"""
+    with contextlib.suppress(OSError):
+        _empty(top)
+        os.rmdir(top)
+
+
+def _empty(top: str) -> None:
     for _, directories, files, place in os.fwalk(top, topdown=False):
         for name in files:
             with contextlib.suppress(OSError):
@@ -18,5 +24,3 @@ def remove_tree(top: str) -> None:
                     os.rmdir(name, dir_fd=place)
                 except NotADirectoryError:  # a link to one
                     os.unlink(name, dir_fd=place)
-    with contextlib.suppress(OSError):
-        os.rmdir(top)
