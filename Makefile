@@ -50,13 +50,13 @@ cluster: kubernetes guest images ## a real single-node Kubernetes on this machin
 	@$(PYTHON) scripts/cluster_demo.py
 
 images: setup-run ## the images that qvirt runs from in a cluster: launcher and operator (build/images)
-	@scripts/install-packages images/packages.txt
+	@scripts/install-packages images/packages.txt images/compiler.txt
 	@$(PYTHON) images/build.py launcher --output build/images
 	@$(PYTHON) images/build.py launcher-microvm --output build/images
 	@$(PYTHON) images/build.py operator --output build/images
 
-bench: setup-dev guest images kubernetes ## measure against baselines and write docs/benchmarks.md (PART=start for one chapter; needs root)
-	@$(BIN)/python -m qvirt_bench $(PART)
+bench: setup-dev guest images kubernetes ## measure against baselines and write docs/benchmarks.md (PART=start for one chapter, SIZE=10000 for its size; needs root)
+	@$(if $(SIZE),QVIRT_BENCH_SIZE=$(SIZE)) $(BIN)/python -m qvirt_bench $(PART)
 
 soak: setup-dev guest images kubernetes ## an hour of guests, consoles and restarts, and whether anything grows: docs/soak.md (DURATION=600 for shorter; needs root)
 	@$(BIN)/python -m qvirt_bench.soak $(if $(DURATION),--duration $(DURATION)) $(if $(GUESTS),--guests $(GUESTS))

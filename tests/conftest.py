@@ -6,11 +6,14 @@ import asyncio
 import difflib
 import inspect
 import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from qvirt_images import holder
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).resolve().parent / "golden"
@@ -77,6 +80,16 @@ class Golden:
             raise AssertionError(
                 f"{diff}\nIf this is meant: pytest --update-golden, then read the diff"
             )
+
+
+@pytest.fixture(scope="session")
+def holder_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of a pod's sidecars, as the launcher's image has it."""
+    if shutil.which(holder.COMPILER) is None:
+        pytest.skip(f"needs {holder.COMPILER}")
+    program = tmp_path_factory.mktemp("holder") / "holder"
+    holder.compile_holder(program)
+    return program
 
 
 @pytest.fixture

@@ -17,10 +17,9 @@ RUN_DIR: Final = "/var/run/qvirt"
 VM_VARIABLE: Final = "QVIRT_VM"
 
 HOLDER_DIR: Final = "/qvirt-holder"
-#: busybox goes by the name it is called by: under another one it finds no applet.
-HOLDER_PROGRAM: Final = f"{HOLDER_DIR}/busybox"
-#: A static busybox in the launcher's image; ``busybox cp`` puts it into the pod's volume.
-HOLDER_SOURCE: Final = "/usr/lib/qvirt/busybox"
+HOLDER_PROGRAM: Final = f"{HOLDER_DIR}/holder"
+#: A static program in the launcher's image (`images/holder`), which puts a copy of itself into the pod's volume.
+HOLDER_SOURCE: Final = "/usr/lib/qvirt/holder"
 #: A FIFO that the launcher holds open.
 HOLDER_PIPE: Final = f"{HOLDER_DIR}/launcher"
 #: The guest's serial console, as the launcher hears it, for the container that logs it.
@@ -60,10 +59,7 @@ def label(text: str) -> str:
 
 def injector_command() -> list[str]:
     """What puts the holders' program into the pod's volume, and beside it the pipe by which they see the launcher's end."""
-    copy = f"{HOLDER_SOURCE} cp {HOLDER_SOURCE} {HOLDER_PROGRAM}"
-    # A pod's init containers may run again.
-    pipe = f"[ -p {HOLDER_PIPE} ] || {HOLDER_SOURCE} mkfifo -m 600 {HOLDER_PIPE}"
-    return [HOLDER_SOURCE, "sh", "-c", f"{copy} && {{ {pipe}; }}"]
+    return [HOLDER_SOURCE, "inject", HOLDER_SOURCE, HOLDER_PROGRAM, HOLDER_PIPE]
 
 
 def holder_command(volume: str, *, stays: bool = False) -> list[str]:
@@ -76,17 +72,7 @@ def holder_command(volume: str, *, stays: bool = False) -> list[str]:
     :param stays: it waits for the next launcher then, as the pod's containers are started again. The launcher ends it when
         they are not.
     """
-    # Opening waits for the launcher's start, reading for its end; either may be interrupted by the signal.
-    wait = f"{HOLDER_PROGRAM} cat {HOLDER_PIPE} & wait $!"
-    if stays:
-        wait = f"while :; do {wait}; {HOLDER_PROGRAM} sleep 1; done"
-    return [
-        HOLDER_PROGRAM,
-        "sh",
-        "-c",
-        f"trap 'kill $!; exit 0' TERM; {wait}",
-        _HOLDER_MARK + volume,
-    ]
+    return [HOLDER_PROGRAM, "stay" if stays else "hold", HOLDER_PIPE, _HOLDER_MARK + volume]
 
 
 def console_log_command() -> list[str]:
@@ -94,21 +80,16 @@ def console_log_command() -> list[str]:
 
     SIGTERM is for the guest to shut down, and what it says then is worth keeping: so it is ignored here.
     """
-    busybox, pipe = HOLDER_SOURCE, CONSOLE_PIPE
-    late = f"n=$((n+1)); [ $n -le {_CONSOLE_SECONDS} ] || exit 0"
-    script = (
-        f"trap '' TERM; n=0; until [ -p {pipe} ]; do {late}; {busybox} sleep 1; done; "
-        # Opened in both directions first: opening for reading alone would wait for ever if the launcher has ended.
-        f"exec 3<>{pipe} 4<{pipe} 3>&-; exec {busybox} cat <&4"
-    )
-    return [busybox, "sh", "-c", script]
+    return [HOLDER_SOURCE, "log", CONSOLE_PIPE, str(_CONSOLE_SECONDS)]
 
 
 def held_volume(cmdline: tuple[str, ...]) -> str | None:
     """The volume of a holder's command line; None for any other process."""
-    if len(cmdline) != 5 or cmdline[0] != HOLDER_PROGRAM or not cmdline[4].startswith(_HOLDER_MARK):
-        return None
-    return cmdline[4].removeprefix(_HOLDER_MARK)
+    match cmdline:
+        case (program, "hold" | "stay", _, mark) if program == HOLDER_PROGRAM:
+            return mark.removeprefix(_HOLDER_MARK) if mark.startswith(_HOLDER_MARK) else None
+        case _:
+            return None
 
 
 def claim_of(volume: Volume) -> PersistentVolumeClaim | None:

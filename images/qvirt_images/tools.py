@@ -18,6 +18,7 @@ PACKAGE_OF: Mapping[str, str] = {
     "apt-get": "apt",
     "depmod": "kmod",
     "dpkg-deb": "dpkg",
+    "gcc": "gcc",
     "mcopy": "mtools",
     "mke2fs": "e2fsprogs",
     "mkfs.fat": "dosfstools",

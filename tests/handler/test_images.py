@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +38,14 @@ def test_a_mounted_image_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         assert images.awaited(vmi("root", "other"), us) == ("other",)
 
 
-async def test_a_held_image_is_there() -> None:
+async def test_a_held_image_is_there(
+    holder_program: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # It waits for a launcher there.
+    monkeypatch.setattr(pod_layout, "HOLDER_PIPE", str(tmp_path / "pipe"))
+    os.mkfifo(tmp_path / "pipe")
     held = pod_layout.holder_command("qvirt-test-volume")
-    holder = await asyncio.create_subprocess_exec(
-        *(held[0], "-c", "read line", *held[3:]),
-        executable="/bin/sh",
-        stdin=subprocess.PIPE,
-    )
+    holder = await asyncio.create_subprocess_exec(*held, executable=str(holder_program))
     try:
         with Process(os.getpid()) as us:
             for _ in range(200):

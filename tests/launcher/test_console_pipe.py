@@ -1,4 +1,4 @@
-"""The serial console's way into the pod's log: the launcher's pipe, and what the sidecar runs, with a real busybox."""
+"""The serial console's way into the pod's log: the launcher's pipe, and what the sidecar runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
 import signal
 import stat
 import subprocess
@@ -24,18 +23,12 @@ DEADLINE = 30.0
 
 
 @contextlib.asynccontextmanager
-async def sidecar(path: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def sidecar(path: Path, program: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """The command of the pod, with this machine's paths."""
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        pytest.skip("needs busybox")
     (_, *rest) = pod_layout.console_log_command()
-    argv = [
-        word.replace(pod_layout.CONSOLE_PIPE, str(path)).replace(pod_layout.HOLDER_SOURCE, busybox)
-        for word in rest
-    ]
+    argv = [word.replace(pod_layout.CONSOLE_PIPE, str(path)) for word in rest]
     process = await asyncio.create_subprocess_exec(
-        busybox, *argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        program, *argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )
     try:
         yield process
@@ -64,8 +57,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "serial0"
 
 
-async def test_from_the_first_word_to_the_last(path: Path) -> None:
-    async with sidecar(path) as process:
+async def test_from_the_first_word_to_the_last(path: Path, holder_program: Path) -> None:
+    async with sidecar(path, holder_program) as process:
         await asyncio.sleep(0.2)
         pipe = ConsolePipe(str(path))
         pipe.write(b"hello\n")
@@ -78,31 +71,37 @@ async def test_from_the_first_word_to_the_last(path: Path) -> None:
         assert await all_of(process) == b"goodbye\n"
 
 
-async def test_a_sidecar_that_comes_late_hears_what_was_said(path: Path) -> None:
+async def test_a_sidecar_that_comes_late_hears_what_was_said(
+    path: Path, holder_program: Path
+) -> None:
     pipe = ConsolePipe(str(path))
     for number in range(100):
         pipe.write(f"line {number}\n".encode())
-    async with sidecar(path) as process:
+    async with sidecar(path, holder_program) as process:
         await some_of(process, b"line 99\n")
         pipe.close()
         assert await all_of(process) == b""
 
 
-async def test_a_sidecar_that_comes_after_the_launchers_end_ends_as_well(path: Path) -> None:
+async def test_a_sidecar_that_comes_after_the_launchers_end_ends_as_well(
+    path: Path, holder_program: Path
+) -> None:
     pipe = ConsolePipe(str(path))
     pipe.write(b"for nobody\n")
     pipe.close()
-    async with sidecar(path) as process:
+    async with sidecar(path, holder_program) as process:
         assert await all_of(process) == b""
 
 
-async def test_a_reader_that_is_too_slow_is_told_what_it_missed(path: Path) -> None:
+async def test_a_reader_that_is_too_slow_is_told_what_it_missed(
+    path: Path, holder_program: Path
+) -> None:
     pipe = ConsolePipe(str(path))
     chunk = b"x" * 4095 + b"\n"
     count = 4 * KEPT // len(chunk)
     for _ in range(count):
         pipe.write(chunk)
-    async with sidecar(path) as process:
+    async with sidecar(path, holder_program) as process:
         assert process.stdout is not None
         await some_of(process, b"x\n")
         await asyncio.sleep(0.5)
@@ -133,13 +132,18 @@ def test_a_place_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.qemu
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
-async def test_a_guest(launch: Launch, short_dir: Path, ending: signal.Signals) -> None:
+async def test_a_guest(
+    launch: Launch, short_dir: Path, holder_program: Path, ending: signal.Signals
+) -> None:
     where = short_dir / "console"
     where.mkdir(mode=0o777)
     where.chmod(0o777)
     # As a pod's: made by the user that the launcher is.
     path = where / "serial0"
-    async with sidecar(path) as process, launch("--console-pipe", str(path)) as launched:
+    async with (
+        sidecar(path, holder_program) as process,
+        launch("--console-pipe", str(path)) as launched,
+    ):
         await launched.sync(firmware_only(terminationGracePeriodSeconds=1))
         await launched.report("Running")
         await some_of(process, b"SeaBIOS")

@@ -71,13 +71,13 @@ class Pod:
             await writer.wait_closed()
 
 
-def image(folder: Path, *disks: Path) -> Path:
+def image(folder: Path, program: Path, *disks: Path) -> Path:
     """An image's root with a holder's program, as a container runtime makes it."""
     root = folder / "image"
     (root / "disk").mkdir(parents=True)
     holder = root / pod_layout.HOLDER_PROGRAM.removeprefix("/")
     holder.parent.mkdir()
-    shutil.copy(str(shutil.which("busybox")), holder)
+    shutil.copy(program, holder)
     pipe = root / pod_layout.HOLDER_PIPE.removeprefix("/")
     os.mkfifo(pipe, 0o600)
     os.chown(pipe, RUNTIME_UID, RUNTIME_UID)
@@ -90,15 +90,13 @@ def image(folder: Path, *disks: Path) -> Path:
 
 
 @pytest.fixture
-async def pod(request: pytest.FixtureRequest) -> AsyncIterator[Pod]:
+async def pod(request: pytest.FixtureRequest, holder_program: Path) -> AsyncIterator[Pod]:
     """The test's parameter is the list of disks in the image."""
-    if shutil.which("busybox") is None:
-        pytest.skip("needs busybox-static")
     folder = Path("/tmp") / f"qvirt-pod-{os.getpid()}"
     folder.mkdir(mode=0o711)
     (folder / "run").mkdir()
     os.chown(folder / "run", RUNTIME_UID, RUNTIME_UID)
-    root = image(folder, *request.param)
+    root = image(folder, holder_program, *request.param)
     script = folder / "pause"
     script.write_text(
         'root=$1; shift; launcher="$1 -P -m qvirt_launcher.main --pod --run-dir $2/run"; folder=$2; shift 2\n'
