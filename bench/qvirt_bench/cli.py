@@ -32,6 +32,7 @@ PARTS: Final[Mapping[str, str]] = {
     "cluster": "From creation to Running in a cluster, and what it writes to the API",
     "control-plane": "The control plane",
     "scale-controller": "virt-controller and thousands of instances",
+    "scale-handler": "virt-handler and the guests of a full node",
 }
 
 

@@ -191,6 +191,8 @@ def _apiserver(program: Path, state: Path, etcd_port: int, port: int) -> list[st
         f"--cert-dir={state}/pki",
         f"--token-auth-file={state}/tokens.csv",
         "--authorization-mode=RBAC",
+        # As virt-handler is; for nobody here to run.
+        "--allow-privileged=true",
         f"--requestheader-client-ca-file={state}/front-proxy.crt",
         "--requestheader-allowed-names=front-proxy-client",
         "--requestheader-extra-headers-prefix=X-Remote-Extra-",
