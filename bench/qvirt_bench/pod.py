@@ -210,6 +210,9 @@ async def spawn(
                 stdout=log,
                 stderr=log,
                 pass_fds=tuple(fds),
+                # Linux shares processors among sessions before it does among processes (sched(7), autogroup); a launcher's QEMU has
+                # one of its own, so one by hand shall not share ours.
+                start_new_session=True,
                 env={
                     **os.environ,
                     "CHROOT": chroot,

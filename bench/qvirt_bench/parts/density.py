@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from qvirt_bench import byhand, image_root, pod, smaps
 from qvirt_bench.conditions import accelerator
@@ -14,9 +15,12 @@ from qvirt_bench.figures import Curve, Figure, Measured, Plot
 from qvirt_crds.sync import SyncArguments
 from qvirt_launcher.settle import QUIET
 
+T = TypeVar("T")
 #: Guests that run at once; fewer where the machine is small (QVIRT_BENCH_GUESTS).
 _GUESTS: Final = int(os.environ.get("QVIRT_BENCH_GUESTS", "20"))
 _NODE: Final = 64 << 30
+#: Seconds from the last prompt (and the launchers' own rest) until it is measured: the guests' services come up behind it.
+_SETTLE: Final = 10.0
 #: Kept for the system.
 _RESERVED: Final = 4 << 30
 
@@ -55,30 +59,45 @@ async def measure() -> Measured:
 
 
 async def _launchers(root: Path, guest: SyncArguments) -> list[int]:
+    async def one(stack: contextlib.AsyncExitStack) -> pod.Pod:
+        made = await stack.enter_async_context(pod.started(root))
+        await made.connect()
+        await made.sync(guest)
+        await made.running()
+        await made.prompt()
+        return made
+
     async with contextlib.AsyncExitStack() as stack:
-        pods: list[pod.Pod] = []
-        for _ in range(_GUESTS):
-            one = await stack.enter_async_context(pod.started(root))
-            await one.connect()
-            await one.sync(guest)
-            await one.running()
-            await one.prompt()
-            pods.append(one)
-        await asyncio.sleep(QUIET + 5)
-        return _growing([list(one.processes()) for one in pods])
+        pods = await _boot(lambda: one(stack))
+        await asyncio.sleep(QUIET + _SETTLE)
+        return _growing([list(each.processes()) for each in pods])
 
 
 async def _by_hand(root: Path, made: byhand.Template) -> list[int]:
+    async def one(stack: contextlib.AsyncExitStack) -> byhand.Machine:
+        machine = await stack.enter_async_context(byhand.started(root, made))
+        reader = await stack.enter_async_context(machine.console())
+        await machine.run()
+        await pod.until(reader, pod.PROMPT)
+        return machine
+
     async with contextlib.AsyncExitStack() as stack:
-        machines: list[byhand.Machine] = []
-        for _ in range(_GUESTS):
-            one = await stack.enter_async_context(byhand.started(root, made))
-            reader = await stack.enter_async_context(one.console())
-            await one.run()
-            await pod.until(reader, pod.PROMPT)
-            machines.append(one)
-        await asyncio.sleep(QUIET + 5)
-        return _growing([[one.qemu] for one in machines])
+        machines = await _boot(lambda: one(stack))
+        await asyncio.sleep(_SETTLE)
+        return _growing([[each.qemu] for each in machines])
+
+
+async def _boot(one: Callable[[], Awaitable[T]]) -> list[T]:
+    """As many at a time as there are processors; those that are up idle meanwhile, as on a node."""
+    free = asyncio.Semaphore(os.cpu_count() or 1)
+
+    async def boot() -> T:
+        async with free:
+            return await one()
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(boot()) for _ in range(_GUESTS)]
+    return [task.result() for task in tasks]
 
 
 def _growing(groups: list[list[int]]) -> list[int]:

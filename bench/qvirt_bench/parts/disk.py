@@ -19,8 +19,8 @@ from qvirt_crds.report import Accel
 
 Case = Literal["launcher", "by hand", "same argv"]
 _AIM: Final = 0.97
-_ROUNDS: Final = 8
-_SECONDS: Final = 0.5
+_ROUNDS: Final = 6
+_SECONDS: Final = 0.4
 _HALF: Final = disk_ends.SIZE // 2
 #: ioping(1): -L one after another instead of at random places, -WWW write, -o where the working set begins.
 _TESTS: Final[Mapping[str, str]] = {

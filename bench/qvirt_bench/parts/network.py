@@ -20,7 +20,7 @@ from qvirt_crds.report import Accel
 Case = Literal["bridge", "masquerade", "by hand"]
 #: Of the baseline's throughput, and (inverted) of its round trips' time.
 _AIMS: Final[Mapping[Case, float]] = {"bridge": 0.97, "masquerade": 0.85}
-_ROUNDS: Final = 12
+_ROUNDS: Final = 10
 _SECONDS: Final = 1.0
 _TRIPS: Final = 200
 _MESSAGE: Final = 64
