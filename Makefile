@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 GUEST  := build/guest
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-e2e lint unit setup-run setup-dev browser guest cloud-guest kubernetes cluster images deploy cluster-down bench soak clean
+.PHONY: help demo test test-e2e lint unit setup-run setup-dev browser podman guest cloud-guest kubernetes cluster images deploy cluster-down bench soak clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -15,7 +15,7 @@ help: ## this list
 demo: setup-run guest ## boot a VM from the seed's manifest, look at it, shut it down (no cluster)
 	@$(BIN)/python scripts/demo.py
 
-test: setup-dev browser guest cloud-guest kubernetes images ## everything: style, types, layers, real QEMU, networks, guests, the cluster
+test: setup-dev browser podman guest cloud-guest kubernetes images ## everything: style, types, layers, real QEMU, networks, guests, the cluster
 	@$(MAKE) --no-print-directory lint
 	@scripts/check-clean before
 	$(BIN)/python -m pytest --ignore=tests/e2e
@@ -84,6 +84,9 @@ $(VENV)/installed-dev: $(VENV)/installed-run
 
 browser:
 	@scripts/install-packages tests/e2e/packages.txt
+
+podman:
+	@scripts/install-packages tests/edge/packages.txt
 
 clean: ## remove the virtual environment and what was built
 	rm -rf $(VENV) build

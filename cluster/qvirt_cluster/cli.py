@@ -17,7 +17,7 @@ from qvirt_cluster.components import Site
 from qvirt_cluster.down import down
 from qvirt_cluster.errors import ClusterError, UsageError
 from qvirt_cluster.layout import DEFAULT_NODE_STATE, DEFAULT_STATE, Layout
-from qvirt_cluster.node import default_layout, node_down, node_up
+from qvirt_cluster.node import default_layout, enter, node_down, node_up
 from qvirt_cluster.progress import say
 from qvirt_cluster.site import load_site
 from qvirt_cluster.status import look
@@ -99,10 +99,11 @@ def _help() -> str:
 
 
 def _show_node(site: Site) -> None:
-    say("static pods go into the first of these, and are reached at the last:")
+    say("static pods go into the first of these, and are reached at the second:")
     _print(f"MANIFESTS={site.layout.manifests}")
-    _print(f"CONTAINERD_ADDRESS={site.layout.containerd_socket}")
     _print(f"NODE={site.host.address}")
+    _print(f"CONTAINERD_ADDRESS={site.layout.containerd_socket}")
+    _print(f"ENTER={enter(site.layout)}")
 
 
 def _existing(state: Path | None) -> Layout:

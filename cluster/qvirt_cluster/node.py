@@ -97,6 +97,14 @@ def node_down(layout: Layout) -> None:
         say(f"the node in {layout.state} is gone")
 
 
+def enter(layout: Layout) -> str:
+    """What a command begins with that is to run there, as on a machine of its own."""
+    record = processes.recorded(layout, "node")
+    assert record is not None
+    children = Path(f"/proc/{record.pid}/task/{record.pid}/children").read_text().split()
+    return f"nsenter --target={children[0]} --mount --net --uts --pid"
+
+
 def default_layout(state: Path | None) -> Layout:
     """The node that a command is about."""
     return Layout((state or DEFAULT_NODE_STATE).resolve())
