@@ -43,7 +43,9 @@ def main() -> int:
             with _raw() as terminal:
                 if terminal:
                     sys.stderr.write("virt-console: Ctrl-] leaves\r\n")
-                return _pass(sock, until, seconds, terminal)
+                with contextlib.suppress(ConnectionError):  # it hung up
+                    return _pass(sock, until, seconds, terminal)
+                return 1 if until else 0
     except OSError as error:
         print(f"virt-console: {path}: {error.strerror}; does the guest run?", file=sys.stderr)  # noqa: T201
         return 1
@@ -94,7 +96,8 @@ def _pass(sock: socket.socket, until: bytes, seconds: float | None, terminal: bo
             if not typed:
                 sources.remove(0)  # the end of a pipe: what the guest says is still shown
             text, escape, _ = typed.partition(_ESCAPE) if terminal else (typed, b"", b"")
-            sock.sendall(text)
+            if text:
+                sock.sendall(text)
             if escape:
                 return 0
         if sock.fileno() in ready:
