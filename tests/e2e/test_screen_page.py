@@ -96,7 +96,7 @@ def test_a_guest_in_the_browser(cluster: Cluster) -> None:
 def log_in(page: Page) -> None:
     page.until("the guest's login", lambda: "login:" in page.screen(), 180)
     page.type("root\n")
-    page.until("a prompt", lambda: "#" in page.screen().rstrip().splitlines()[-1])
+    page.until("a prompt", lambda: page.screen().rstrip().endswith("#"))
 
 
 def taking_over(cluster: Cluster, page: Page) -> None:
