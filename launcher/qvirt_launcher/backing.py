@@ -16,6 +16,8 @@ class Image(Model, frozen=True, kw_only=True):
     format: Format
     #: A block device (``host_device``) rather than a file.
     block: bool = False
+    #: A file without holes: writing to it never makes the file system look for room. Observed by `prepare`.
+    allocated: bool = False
 
 
 class CreateOverlay(Model, frozen=True, kw_only=True, tag="overlay"):

@@ -61,6 +61,8 @@ class HostFacts(Model, frozen=True, kw_only=True):
     run_dir: str
     attachments: tuple[Attachment, ...] = ()
     backings: tuple[Backing, ...] = ()
+    #: Whether QEMU may use io_uring here: it was built with it, and neither kernel nor container runtime forbid it.
+    io_uring: bool = False
     #: argv[0], found on PATH.
     qemu_binary: str = QEMU_BINARY
     #: At least; exact where it matters (`host.depends_on_version`).

@@ -5,6 +5,7 @@ Facts that were made for a VM (attachments, backings, kernel) are handed in.
 
 from __future__ import annotations
 
+import mmap
 import re
 import shutil
 import subprocess
@@ -15,12 +16,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from qvirt_crds.report import Accel, Attachment, KernelFiles
 from qvirt_crds.vm import VirtualMachineInstance
+from qvirt_launcher import native
 from qvirt_launcher.backing import Backing
 from qvirt_launcher.errors import HostError
 from qvirt_launcher.facts import EFI, EFI_SECURE, OLDEST_QEMU, QEMU_BINARY, FirmwareFiles, HostFacts
 
 _DEADLINE_SECONDS: Final = 20
 _VERSION: Final = re.compile(r"QEMU emulator version (\d+)\.(\d+)\.(\d+)")
+_LIBURING: Final = b"liburing.so."
 _INSTALL: Final = "apt install qemu-system-x86"
 
 
@@ -43,6 +46,7 @@ def gather_host_facts(
         run_dir=run_dir,
         attachments=attachments,
         backings=backings,
+        io_uring=native.has_io_uring() and _is_linked(QEMU_BINARY, _LIBURING),
         # Starting QEMU for it takes as long as half of a guest's start.
         qemu_version=qemu_version() if depends_on_version(vmi) else OLDEST_QEMU,
         efi=_installed(EFI),
@@ -83,6 +87,18 @@ def qemu_version(binary: str = QEMU_BINARY) -> tuple[int, int, int]:
         )
     major, minor, micro = match.groups()
     return int(major), int(minor), int(micro)
+
+
+def _is_linked(binary: str, library: bytes) -> bool:
+    """Whether a program names this shared library; QEMU refuses to start when it is told to use what it was built without."""
+    path = shutil.which(binary)
+    if path is None:
+        return False
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content,
+    ):
+        return content.find(library) >= 0
 
 
 def _need(binary: str) -> None:

@@ -1,4 +1,4 @@
-"""System calls that Python has no name for: prctl(2), capset(2) and madvise(2), through libc.
+"""System calls that Python has no name for: prctl(2), capset(2), madvise(2) and io_uring_setup(2), through libc.
 
 Resolved when this module is imported, so that they can be called between fork and exec and after privileges are gone.
 """
@@ -21,6 +21,9 @@ _madvise = _LIBC.madvise
 _madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _madvise.restype = ctypes.c_int
 
+_syscall = _LIBC.syscall
+_syscall.restype = ctypes.c_long
+
 _PR_SET_PDEATHSIG: Final = 1
 _PR_GET_PDEATHSIG: Final = 2
 _PR_CAPBSET_READ: Final = 23
@@ -31,6 +34,10 @@ _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITY_VERSION_3: Final = 0x20080522
 _MADV_DONTNEED: Final = 4
+
+#: The same on all architectures (asm-generic/unistd.h).
+_IO_URING_SETUP: Final = 425
+_IO_URING_PARAMS_BYTES: Final = 120
 
 _present_death_signal = ctypes.c_int()
 
@@ -101,6 +108,16 @@ def give_back(start: int, length: int) -> None:
     Anything written to a private mapping would be lost: only for mappings that have no page of their own (`settle`).
     """
     _check(_madvise(start, length, _MADV_DONTNEED), "MADV_DONTNEED")
+
+
+def has_io_uring() -> bool:
+    """Whether this process gets an io_uring: by its kernel, the sysctl io_uring_disabled, and the filter of a container's runtime."""
+    parameters = (ctypes.c_char * _IO_URING_PARAMS_BYTES)()
+    ring = _syscall(ctypes.c_long(_IO_URING_SETUP), ctypes.c_uint(1), parameters)
+    if ring < 0:
+        return False
+    os.close(ring)
+    return True
 
 
 def rename(name: str) -> None:

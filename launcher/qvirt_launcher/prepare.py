@@ -140,7 +140,13 @@ def _is_aligned(image: Image) -> bool:
 
 
 def _with_kind(image: Image) -> Image:
-    return replace(image, block=stat.S_ISBLK(os.stat(image.path).st_mode))
+    seen = os.stat(image.path)
+    return replace(
+        image,
+        block=stat.S_ISBLK(seen.st_mode),
+        # stat(2) counts in units of 512 bytes, whatever the file system's are.
+        allocated=stat.S_ISREG(seen.st_mode) and seen.st_blocks * 512 >= seen.st_size,
+    )
 
 
 def takes_direct(path: str) -> bool:

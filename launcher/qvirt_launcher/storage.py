@@ -48,7 +48,7 @@ def plan_storage(domain: Domain, host: HostFacts, buses: Buses, order: BootOrder
         bus = bus_of(disk, path)
         name, index = names.next(bus)
         targets[disk.name] = name
-        source = _drive(disk, backings.get(disk.name), name, path)
+        source = _drive(disk, backings.get(disk.name), name, path, host)
         if source is not None:
             drives.append(source)
         attached = Attached(
@@ -75,9 +75,11 @@ def _path(position: int) -> str:
     return f"spec.domain.devices.disks[{position}]"
 
 
-def _drive(disk: Disk, backing: Backing | None, name: str, path: str) -> Drive | None:
+def _drive(
+    disk: Disk, backing: Backing | None, name: str, path: str, host: HostFacts
+) -> Drive | None:
     if backing is not None:
-        return drive(disk, backing, name, path)
+        return drive(disk, backing, name, path, io_uring=host.io_uring)
     if disk.cdrom is not None:
         return None
     raise HostError(f"{path}: volume {disk.name} was not prepared on this host")

@@ -179,6 +179,18 @@ def test_a_block_device_is_seen(tmp_path: Path) -> None:
     assert backing.image.block
 
 
+def test_holes_of_a_file_are_seen(tmp_path: Path) -> None:
+    seen = []
+    for name, write in (("full", 1 << 16), ("sparse", 0)):
+        path = tmp_path / name
+        path.write_bytes(b"x" * write)
+        os.truncate(path, 1 << 16)
+        backing = Backing(volume=name, image=Image(path=str(path), format="raw"))
+        done = carry_out(DiskPlan(backings=(backing,)))
+        seen.append(done.backings[0].image.allocated)
+    assert seen == [True, False]
+
+
 # --- seeds -----------------------------------------------------------------------------------------------------------
 
 

@@ -293,6 +293,46 @@ def test_block_devices_are_opened_as_such_with_native_io() -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "backing", "io_uring", "how"),
+    [
+        ({}, {"direct": True}, True, "io_uring"),
+        ({}, {"direct": True}, False, None),
+        ({}, {"direct": True, "allocated": True}, False, "native"),
+        ({}, {"direct": True, "allocated": True}, True, "io_uring"),
+        ({}, {"direct": True, "block": True}, True, "io_uring"),
+        ({"io": "threads"}, {"direct": True, "block": True}, True, "threads"),
+        ({"io": "native"}, {"direct": True}, True, "native"),
+        ({"disk": {"bus": "virtio", "readonly": True}}, {"direct": True}, False, "native"),
+        ({"cache": "writeback"}, {"direct": True, "allocated": True}, True, None),
+        ({}, {"direct": False, "allocated": True}, True, None),
+    ],
+)
+def test_how_files_are_waited_for(
+    asked: dict[str, Any], backing: dict[str, bool], io_uring: bool, how: str | None
+) -> None:
+    direct = backing.pop("direct")
+    image = Image(path="/d", format="raw", **backing)  # type: ignore[arg-type]
+    made = build(
+        disk(**asked),
+        backings=(Backing(volume="d", image=image, direct=direct),),
+        io_uring=io_uring,
+    )
+    assert node(made, "vda-file").get("aio") == how
+
+
+def test_an_overlays_base_is_only_read() -> None:
+    overlay = Backing(
+        volume="d",
+        image=Image(path="/d", format="qcow2"),
+        base=Image(path="/base", format="qcow2"),
+        direct=True,
+    )
+    made = build(disk(), backings=(overlay,))
+    assert node(made, "vda-base-file")["aio"] == "native"
+    assert "aio" not in node(made, "vda-file")
+
+
+@pytest.mark.parametrize(
     ("disks", "why"),
     [
         ([{"name": "d", "lun": {"bus": "scsi"}}], "SCSI block device"),
