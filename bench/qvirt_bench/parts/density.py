@@ -74,8 +74,12 @@ async def _launchers(root: Path, guest: SyncArguments) -> list[int]:
 
 
 async def _by_hand(root: Path, made: byhand.Template) -> list[int]:
+    # Its monitor has a fixed number, in our process as well until it is started.
+    starting = asyncio.Lock()
+
     async def one(stack: contextlib.AsyncExitStack) -> byhand.Machine:
-        machine = await stack.enter_async_context(byhand.started(root, made))
+        async with starting:
+            machine = await stack.enter_async_context(byhand.started(root, made))
         reader = await stack.enter_async_context(machine.console())
         await machine.run()
         await pod.until(reader, pod.PROMPT)
