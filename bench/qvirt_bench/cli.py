@@ -30,6 +30,7 @@ PARTS: Final[Mapping[str, str]] = {
     "disk": "A guest's disk",
     "density": "Many guests on one node",
     "cluster": "From creation to Running in a cluster, and what it writes to the API",
+    "streams": "Consoles and forwarded ports through virt-api",
     "control-plane": "The control plane",
     "scale-controller": "virt-controller and thousands of instances",
     "scale-handler": "virt-handler and the guests of a full node",
