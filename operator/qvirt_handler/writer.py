@@ -10,6 +10,7 @@ from qvirt_crds.meta import JsonObject
 from qvirt_crds.names import GROUP
 from qvirt_handler.status import Notice, Written
 from qvirt_kube.client import Kube
+from qvirt_kube.mirror import whole
 
 _COMPONENT: Final = "virt-handler"
 #: Of an Event's name, before the part that makes it unique.
@@ -35,7 +36,7 @@ class Writer:
 
         :raises KubeError: `NotFound` when it is gone.
         """
-        return await self._kube.get(_path(vmi))
+        return whole(await self._kube.get(_path(vmi)))
 
     async def write(self, vmi: JsonObject, written: Written) -> JsonObject:
         """Carry out a decision that was made on ``vmi``; returns the VMI after it.
@@ -45,7 +46,8 @@ class Writer:
         meta = vmi["metadata"]
         # The resourceVersion keeps us from writing over others, the uid from writing into another VMI of that name.
         version = {"resourceVersion": meta["resourceVersion"], "uid": meta["uid"]}
-        return await self._kube.patch(_path(vmi), {"metadata": version, "status": written.changes})
+        patch = {"metadata": version, "status": written.changes}
+        return whole(await self._kube.patch(_path(vmi), patch))
 
     async def tell(self, vmi: JsonObject, notice: Notice) -> None:
         """Post an Event.

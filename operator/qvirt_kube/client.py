@@ -27,6 +27,8 @@ _T = TypeVar("_T")
 
 #: Seconds for one call; the API server's own limit is 60.
 DEADLINE: Final = 30.0
+#: Each takes 300 KiB with its TLS, and a request takes milliseconds.
+CONNECTIONS: Final = 8
 #: Our own deadline is the only one.
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
 #: Bytes of an answer that are read ahead; lists are long.
@@ -43,9 +45,12 @@ _PATCH_TYPES: Final[Mapping[PatchType, str]] = {
 class Kube:
     """A connection to one API server. Use as an asynchronous context manager."""
 
-    def __init__(self, kubeconfig: str | None = None) -> None:
-        """:param kubeconfig: a file; None: the pod's service account, else KUBECONFIG or ``~/.kube/config``."""
+    def __init__(self, kubeconfig: str | None = None, connections: int = CONNECTIONS) -> None:
+        """:param kubeconfig: a file; None: the pod's service account, else KUBECONFIG or ``~/.kube/config``.
+        :param connections: at most; further requests wait.
+        """
         self._kubeconfig = kubeconfig
+        self._connections = connections
         self._access: Access | None = None
         self._session: aiohttp.ClientSession | None = None
         self._proxy: str | None = None
@@ -55,7 +60,7 @@ class Kube:
         self._access = await _access(self._kubeconfig)
         # Looked for once: aiohttp would do it for each request, and open ~/.netrc for each as well.
         self._proxy = self._access.proxy or _environment_proxy(self._access.server)
-        connector = aiohttp.TCPConnector(ssl=self._access.tls)
+        connector = aiohttp.TCPConnector(ssl=self._access.tls, limit=self._connections)
         self._session = aiohttp.ClientSession(connector=connector, read_bufsize=_BUFFER)
         return self
 

@@ -23,11 +23,11 @@ import msgspec
 from qvirt_kube.address import in_cluster_server
 from qvirt_kube.client import Kube, Object
 from qvirt_kube.errors import KubeError, NotFound
-from qvirt_kube.mirror import Doubt, Listed, Mirror
+from qvirt_kube.mirror import Doubt, Listed, Mirror, whole
 
 _log = logging.getLogger(__name__)
 
-#: Takes an object and whether it is gone; then it may have kind and metadata only.
+#: Takes an object, without its managedFields, and whether it is gone; then it may have kind and metadata only.
 Tell = Callable[[Object, bool], None]
 
 #: Seconds between two looks at what the API server lists (from its cache), up to a fifth more.
@@ -237,7 +237,7 @@ class _Thread:
         inbox = _Inbox(self._call, take)
 
         async def changed(type: str | None, body: kopf.Body, **_: Any) -> None:
-            inbox.put(dict(body), type == "DELETED")
+            inbox.put(whole(dict(body)), type == "DELETED")
 
         return changed
 
@@ -350,6 +350,7 @@ async def _clear_up(kube: Kube, watch: _Watch, doubt: Doubt) -> bool:
         item = None
     if watch.mirror.version(doubt.uid) != doubt.told:
         return False  # told in the meantime
+    item = None if item is None else whole(item)
     if item is None or item["metadata"]["uid"] != doubt.uid or not interest.fits(item):
         known = watch.mirror.drop(doubt.uid)
         if known is not None:

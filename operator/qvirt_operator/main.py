@@ -29,7 +29,7 @@ from qvirt_operator.nodes import Nodes
 from qvirt_operator.replicaset_kinds import CURRENT, SEEDS
 from qvirt_operator.replicasets import ReplicaSets
 from qvirt_operator.watch import caught_up, watching
-from qvirt_operator.work import Key, Reconcile, WorkQueue
+from qvirt_operator.work import WORKERS, Key, Reconcile, WorkQueue
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ _KINDS: Final = (
 )
 _VERSIONS: Final = ("v1", "v1alpha1")
 _KINDS_RETRY: Final = 2.0
+#: Connections for what must not wait behind the workers: the lease.
+_SPARE: Final = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,7 +80,7 @@ async def run(arguments: Arguments) -> None:
         loop.add_signal_handler(number, stop.set)
     health = Health()
     async with (
-        Kube(arguments.kubeconfig) as kube,
+        Kube(arguments.kubeconfig, connections=WORKERS + _SPARE) as kube,
         serving(health, arguments.health_host, arguments.health_port) as port,
     ):
         _log.info("%s answers probes on port %d", arguments.identity, port)

@@ -21,6 +21,7 @@ Kind = Literal["vm", "vmi", "vmirs", "vmrs", "kv"]
 
 FIRST_RETRY: Final = 0.1
 LAST_RETRY: Final = 60.0
+WORKERS: Final = 16
 
 
 class Key(Model, frozen=True, kw_only=True):
@@ -41,7 +42,7 @@ Reconcile = Callable[[Key], Awaitable[float | None]]
 class WorkQueue:
     """:param workers: objects worked on at the same time."""
 
-    def __init__(self, reconcile: Reconcile, workers: int = 16) -> None:
+    def __init__(self, reconcile: Reconcile, workers: int = WORKERS) -> None:
         self._reconcile = reconcile
         self._workers = workers
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
