@@ -10,8 +10,9 @@ import signal
 import sys
 from types import FrameType
 
-#: The door to OpenSSL and the part of hashlib that uses it; asyncio, hashlib and `qvirt_qmp.library` do without.
-_LEFT_OUT = ("ssl", "_hashlib")
+#: The door to OpenSSL and the part of hashlib that uses it; asyncio, hashlib and `qvirt_qmp.library` do without. What msgspec
+#: would look into if it is installed, and which brings the whole of `inspect` (`small_inspect`).
+_LEFT_OUT = ("ssl", "_hashlib", "typing_extensions")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: How many of them came before the loop ran.
 _early: list[int] = []

@@ -14,7 +14,7 @@ from typing import Final
 
 from qvirt_crds import names
 from qvirt_crds.errors import QvirtError
-from qvirt_launcher import forked, privileges
+from qvirt_launcher import forked, privileges, small_inspect
 from qvirt_launcher.holders import end_holders, show_life
 from qvirt_launcher.job import Birth
 from qvirt_launcher.options import Options, RestartPolicy, Usage, parse
@@ -79,6 +79,7 @@ def _start(options: Options, signals: Sequence[int], early: Sequence[int]) -> in
     place = settle_in(options, user)
     birth = Birth(user=user, cache_dir=options.cache_dir)
     worker = forked.fork(lambda: _work(birth), _WORKER, signals)
+    small_inspect.take_its_place()
     # Late on purpose, see above; and before privileges go, with which the files may become unreadable.
     from qvirt_launcher.service import serve
 

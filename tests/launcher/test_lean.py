@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import inspect
 import os
 import subprocess
 import sys
+import types
+from collections.abc import Iterator
 from typing import get_args, get_type_hints
 
 import msgspec
@@ -13,13 +18,14 @@ from tests.launcher.conftest import Launch, firmware_only
 
 from qvirt_crds.sync import SyncArguments
 from qvirt_crds.vm import VirtualMachineInstance
-from qvirt_launcher import settle, taken
+from qvirt_launcher import settle, small_inspect, taken
 from qvirt_launcher.options import Options, Usage, parse
 
 #: Each costs 0.1 to 5 MiB for as long as the guest lives.
 HEAVY = {
     *("ssl", "_ssl", "_hashlib", "argparse", "shutil", "pathlib", "fractions", "email", "http.client"),
     *("multiprocessing", "concurrent.futures.process", "concurrent.futures.thread", "tempfile"),
+    *("ast", "dis", "opcode", "argparse"),
     *("jinja2", "pyroute2", "pycdlib", "yaml", "kopf", "kubernetes"),
     *("qvirt_crds.vm", "qvirt_crds.domain", "qvirt_crds.devices", "qvirt_crds.volumes"),
 }  # fmt: skip
@@ -39,11 +45,65 @@ def test_the_launcher_loads_nothing_heavy() -> None:
         "import sys; sys.argv = ['virt-launcher', '--help']\n"
         "from qvirt_launcher.main import main\nassert main() == 0\n"
         # What it goes on with once it has split off its worker.
+        "from qvirt_launcher import small_inspect\nsmall_inspect.take_its_place()\n"
         "import qvirt_launcher.service"
     )
     loaded = modules_of(help_wanted)
     assert {"asyncio", "qemu.qmp", "qvirt_launcher.service"} <= loaded
     assert loaded & HEAVY == set()
+
+
+async def coroutine_function() -> None: ...
+
+
+def generator_function() -> Iterator[None]:
+    yield
+
+
+class Waitable:
+    def __await__(self) -> Iterator[None]:
+        yield
+
+    async def method(self) -> None: ...
+
+
+def things() -> list[object]:
+    coroutine = coroutine_function()
+    coroutine.close()
+    return [
+        *(1, None, len, str, lambda: 1, coroutine, coroutine_function, generator_function, generator_function()),
+        *(types.coroutine(generator_function)(), Waitable(), Waitable().method, Waitable.method),
+        *(functools.partial(coroutine_function), functools.partial(functools.partial(Waitable().method))),
+        *(functools.partial(len), functools.wraps(len)(lambda: 1), asyncio.sleep, asyncio.Future),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "question", ["isfunction", "isgenerator", "iscoroutine", "isawaitable", "iscoroutinefunction"]
+)
+def test_the_small_inspect_answers_as_the_real_one(question: str) -> None:
+    for thing in things():
+        assert getattr(small_inspect, question)(thing) is getattr(inspect, question)(thing), thing
+
+
+def test_the_small_inspect_unwraps_as_the_real_one() -> None:
+    @functools.wraps(generator_function)
+    @functools.wraps(len)
+    def wrapped() -> None: ...
+
+    assert small_inspect.unwrap(wrapped) is inspect.unwrap(wrapped) is generator_function
+    wrapped.__wrapped__ = wrapped  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="wraps itself"):
+        small_inspect.unwrap(wrapped)
+
+
+def test_what_the_small_inspect_lacks_comes_from_the_real_one() -> None:
+    small = (
+        "from qvirt_launcher import small_inspect\nsmall_inspect.take_its_place()\nimport inspect\n"
+    )
+    assert "ast" not in modules_of(small + "assert inspect.isfunction(lambda: 1)")
+    assert "ast" in modules_of(small + "assert str(inspect.signature(lambda a: 1)) == '(a)'")
+    assert "ast" in modules_of(small + "from inspect import Parameter\nimport dataclasses")
 
 
 def test_without_openssl_the_library_loads_and_ssl_stays_away() -> None:
