@@ -1,7 +1,7 @@
 """virt-launcher's first steps: options, directories, the worker, privileges. Then `service`, until the guest's end.
 
-Imports little: it is what launcher and worker have in common. The worker is split off here, and both import the rest at the same
-time. With that a start takes 60 ms less where there are two CPUs, and the processor has a third less to do where not.
+Imports little: it is what launcher and worker have in common. The worker is split off here, and both import the rest, at the same
+time where there are two processors (docs/adr/0008).
 """
 
 from __future__ import annotations
