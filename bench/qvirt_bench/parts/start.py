@@ -48,7 +48,7 @@ async def measure() -> Measured:
         ),
         notes=(
             "Both through the same unshare and chroot into the launcher's image; the guest's object is sent as soon as the launcher "
-            "listens; its overlay is made within the time, the one by hand beforehand.",
+            "listens; its overlay is made within the time, the one by hand beforehand. What takes how long: docs/adr/0008.",
         ),
     )
 
