@@ -110,7 +110,7 @@ def _status(seen: Seen, phase: str, reason: str | None) -> Object:
         status["reason"] = reason
     if phase == "Pending":
         status |= {"runtimeUser": RUNTIME_UID, **seen.facts}
-    if pod is not None and phase not in FINAL and pod.status.qos_class:
+    if pod is not None and phase not in ("Pending", *FINAL) and pod.status.qos_class:
         status["qosClass"] = pod.status.qos_class
     if pod is not None and phase in ("Scheduling", "Scheduled") and hands_over(seen):
         status |= _hand_over(seen, pod)

@@ -20,7 +20,7 @@ from qvirt_operator.vmi_seen import Seen
 #: How long the scheduler may take before its silence is told.
 UNDECIDED: Final = timedelta(seconds=1)
 #: How long a guest may take, once its launcher runs, before that is told.
-IMMINENT: Final = timedelta(seconds=3)
+IMMINENT: Final = timedelta(seconds=10)
 
 #: Container runtimes add the signal's number to it.
 _SIGNALLED: Final = 128

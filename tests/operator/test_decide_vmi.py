@@ -128,7 +128,7 @@ def test_handing_over_is_one_write_as_soon_as_the_pod_has_its_node() -> None:
 def test_what_is_about_to_be_true_anyway_is_not_written() -> None:
     """A scheduler decides, and a guest starts, within a moment: only those that take longer are worth a write."""
     vmi = after(instance(), decide(instance()))
-    fresh = pod(more={"creationTimestamp": "2026-01-01T00:00:00Z"})
+    fresh = pod(more={"creationTimestamp": "2026-01-01T00:00:00Z"}, qosClass="Burstable")
     waiting = decide(vmi, fresh)
     assert (waiting.patch, waiting.again) == ({}, UNDECIDED.total_seconds())
     late = decide_vmi(Seen(vmi, NOW + UNDECIDED, pods=(fresh,)))
