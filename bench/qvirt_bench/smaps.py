@@ -1,6 +1,6 @@
 """What processes take of the machine's memory, as the kernel adds it up: PSS, where a page shared by n counts 1/n for each.
 
-Source: proc(5), smaps_rollup.
+Source: proc(5), smaps_rollup; the kernel's documentation of both versions of control groups.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from qvirt_bench.errors import BenchError
 
 MIB: Final = 2**20
+_CGROUPS: Final = Path("/sys/fs/cgroup")
 _FIELD: Final = re.compile(r"^(Pss|Pss_Anon|Pss_File|Pss_Shmem|Rss): +(\d+) kB$", re.M)
 
 
@@ -62,6 +64,27 @@ def of_processes(pids: Iterable[int]) -> Memory:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return total
+
+
+def working_set(pid: int) -> int:
+    """Of a process's control group, what the kubelet compares with requests: usage, the kernel's part included, without
+    pages of files that nobody has used of late.
+
+    :raise OSError: it is gone.
+    """
+    lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii").splitlines()
+    groups = [line.split(":", 2) for line in lines]
+    for _, controllers, path in groups:
+        if "memory" in controllers.split(","):
+            folder = _CGROUPS / "memory" / path.lstrip("/")
+            usage, inactive = "memory.usage_in_bytes", "total_inactive_file"
+            break
+    else:
+        folder = _CGROUPS / next(path for _, names, path in groups if not names).lstrip("/")
+        usage, inactive = "memory.current", "inactive_file"
+    stat = (folder / "memory.stat").read_text(encoding="ascii")
+    unused = next(line.split()[1] for line in stat.splitlines() if line.startswith(f"{inactive} "))
+    return int((folder / usage).read_text(encoding="ascii")) - int(unused)
 
 
 def mappings(pid: int) -> list[tuple[int, int]]:

@@ -100,7 +100,7 @@ def _launchers(pods: list[Object], processes: dict[str, dict[int, str]]) -> Iter
                 descriptors=sum(_count(f"/proc/{pid}/fd") for pid in own),
                 qemu_anon=max(0, anon - ram - code),
                 qemu_descriptors=_count(f"/proc/{qemu}/fd"),
-                beyond=_working_set(qemu) - ram,
+                beyond=smaps.working_set(qemu) - ram,
                 asked=int(pod["metadata"]["annotations"][_OVERHEAD]),
             )
 
@@ -130,18 +130,6 @@ def _of_qemu(pid: int) -> tuple[int, int, int]:
     return ram, code, anon
 
 
-def _working_set(pid: int) -> int:
-    """What kubelet compares with limits: usage without file pages that nobody has used of late."""
-    lines = [line.split(":", 2) for line in _text(f"/proc/{pid}/cgroup").splitlines()]
-    for _, controllers, path in lines:
-        if "memory" in controllers.split(","):
-            folder = _CGROUPS / "memory" / path.lstrip("/")
-            inactive = _field(folder / "memory.stat", "total_inactive_file")
-            return int(_text(folder / "memory.usage_in_bytes")) - inactive
-    folder = _CGROUPS / next(path for _, names, path in lines if not names).lstrip("/")
-    return int(_text(folder / "memory.current")) - _field(folder / "memory.stat", "inactive_file")
-
-
 def _node(processes: dict[str, dict[int, str]]) -> dict[str, int]:
     mounts = _text("/proc/self/mountinfo").splitlines()
     return {
@@ -167,12 +155,6 @@ def _count(folder: str) -> int:
         return len(os.listdir(folder))
     except OSError:
         return 0
-
-
-def _field(file: Path, name: str) -> int:
-    return next(
-        int(line.split()[1]) for line in _text(file).splitlines() if line.startswith(f"{name} ")
-    )
 
 
 def _number(pattern: re.Pattern[str], text: str) -> int:
