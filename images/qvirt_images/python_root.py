@@ -11,7 +11,7 @@ from qvirt_images.debian_root import LOADER, Packages
 from qvirt_images.tools import run
 from qvirt_images.tree import Tree
 
-PACKAGES = ("python3.11", "libpython3.11-stdlib", "tzdata", "busybox-static", "media-types")
+PACKAGES = ("python3.11", "libpython3.11-stdlib", "tzdata", "media-types")
 #: Where Debian's Python looks for what is not its own.
 SITE = "usr/lib/python3/dist-packages"
 _COMPILER = Path(__file__).with_name("compile_modules.py")
@@ -28,17 +28,37 @@ _UNUSED = (
         "test",
         "tkinter",
     ),
-    *("turtledemo", "venv", "__phello__", "sitecustomize.py", "turtle.py"),
+    *(
+        "turtledemo",
+        "venv",
+        "__phello__",
+        "__hello__.py",
+        "curses",
+        "sitecustomize.py",
+        "turtle.py",
+    ),
+    *(
+        "this.py",
+        "antigravity.py",
+        "_distutils_system_mod.py",
+        "_sysconfigdata__x86_64-linux-gnu.py",
+    ),
+    *("ctypes/_aix.py", "ctypes/wintypes.py", "asyncio/proactor_events.py"),
+    *("asyncio/windows_events.py", "asyncio/windows_utils.py", "asyncio/__main__.py"),
+    *("multiprocessing/popen_spawn_win32.py", "encodings/mbcs.py", "encodings/oem.py"),
+    # What needs lib-dynload/_codecs_*.
+    *(f"encodings/{name}" for name in ("big5", "cp932", "cp949", "cp950", "euc", "gb", "hz")),
+    *(f"encodings/{name}" for name in ("iso2022", "johab", "shift")),
     *(
         f"lib-dynload/{name}"
-        for name in ("_codecs_", "_curses", "_dbm", "_test", "_tkinter", "audioop")
+        for name in ("_codecs_", "_ctypes_test", "_curses", "_dbm", "_test", "_tkinter", "audioop")
     ),
-    *(f"lib-dynload/{name}" for name in ("nis.", "ossaudiodev", "readline", "xx")),
+    *(f"lib-dynload/{name}" for name in ("_xxtest", "nis.", "ossaudiodev", "readline", "xx")),
 )
 #: What the operator's packages import and the launcher's don't. OpenSSL's modules are what its library comes with: without
 #: them asyncio, hashlib and `qvirt_qmp.library` do without (docs/adr/0007).
 LAUNCHER_UNUSED = (
-    *("curses", "dbm", "sqlite3", "lib-dynload/_sqlite3", "unittest", "wsgiref", "xmlrpc"),
+    *("dbm", "sqlite3", "lib-dynload/_sqlite3", "unittest", "wsgiref", "xmlrpc"),
     *("cgi", "doctest.py", "pdb.py", "pydoc.py"),
     *("ssl.py", "lib-dynload/_ssl", "lib-dynload/_hashlib"),
     *(
@@ -53,21 +73,33 @@ LAUNCHER_UNUSED = (
     *("ftplib.py", "imaplib.py", "mailbox.py", "nntplib.py", "poplib.py", "smtplib.py", "smtpd.py"),
     *("telnetlib.py", "socketserver.py", "zipapp.py", "webbrowser.py", "pickletools.py", "tomllib"),
     *("lib-dynload/_multibytecodec", "lib-dynload/_xxsubinterpreters", "lib-dynload/_lsprof"),
+    *("lib-dynload/_crypt", "lib-dynload/_multiprocessing", "lib-dynload/_posixshmem"),
+    *("concurrent/futures/process.py", "importlib/metadata", "plistlib.py"),
+    *("logging/config.py", "logging/handlers.py", "importlib/simple.py", "json/tool.py"),
+    # Python's own forms of what it has in C.
+    *("_pydecimal.py", "_pyio.py"),
+    *(
+        f"{name}.py"
+        for name in (
+            *("_markupbase", "aifc", "asynchat", "asyncore", "bdb", "cProfile", "chunk", "cmd"),
+            *("code", "codeop", "colorsys", "compileall", "configparser", "crypt", "filecmp"),
+            *("fileinput", "getpass", "graphlib", "imghdr", "imp", "mailcap", "mimetypes"),
+            *("modulefinder", "netrc", "nturl2path", "optparse", "pipes", "profile", "pstats"),
+            *("pty", "pyclbr", "sched", "shelve", "shlex", "sndhdr", "sunau", "symtable"),
+            *("tabnanny", "timeit", "trace", "uu", "wave", "xdrlib"),
+        )
+    ),
     *(
         f"encodings/{name}"
         for name in (
-            "big5",
             "cp",
-            "euc",
-            "gb",
             "hp",
-            "hz",
-            "iso2022",
-            "johab",
+            "iso8859_",
+            "koi8",
             "kz1048",
             "mac_",
+            "palmos",
             "ptcp",
-            "shift",
             "tis",
         )
     ),
