@@ -162,6 +162,7 @@ def test_byte_code_is_that_of_the_source(tmp_path: Path, mode: str) -> None:
     module = tmp_path / "root/lib/thing.py"
     module.parent.mkdir(parents=True)
     module.write_text(SOURCE)
+    (module.parent / "__future__.py").touch()
     compile_modules.main(str(tmp_path / "root"), mode, str(module.parent))
     compiled = importlib.util.cache_from_source(str(module))
     first = Path(compiled).read_bytes()
@@ -186,6 +187,29 @@ def test_byte_code_is_that_of_the_source(tmp_path: Path, mode: str) -> None:
     module.write_text(SOURCE)
     compile_modules.main(str(tmp_path / "root"), mode, str(module.parent))
     assert Path(compiled).read_bytes() == first
+
+
+def test_a_module_of_python_that_is_missed_is_named(tmp_path: Path) -> None:
+    files = {
+        "lib/json/__init__.py": "from . import decoder",
+        "lib/json/decoder.py": "from .scanner import x\ntry:\n    import _json\nexcept ImportError:\n    pass",
+        "lib/json/scanner.py": "import os.path, sys, _struct",
+        "site/ours.py": "import json.decoder, yaml\n\ndef late():\n    import email",
+        "lib/lib-dynload/_struct.cpython-311-x86_64-linux-gnu.so": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    everything = (str(tmp_path), "drop", str(tmp_path / "lib"), str(tmp_path / "site"))
+    compile_modules.main(*everything)
+    (tmp_path / "lib/json/scanner.py").unlink()
+    (tmp_path / "site/ours.py").write_text("import email.message")
+    with pytest.raises(SystemExit) as caught:
+        compile_modules.main(*everything)
+    assert str(caught.value).splitlines() == [
+        "/lib/json/decoder.py: imports json.scanner, which was left out",
+        "/site/ours.py: imports email.message, which was left out",
+    ]
 
 
 @pytest.mark.parametrize(
