@@ -126,7 +126,9 @@ def seed_pod(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file that a kubelet and podman run alike."""
     file = tmp_path_factory.mktemp("edge") / "myvm.yaml"
     image = f"{SEED_IMAGE}={DEMO_NAME}"
-    file.write_text(qvirt_pod(SEED, "--publish", f"{HTTP}:80", "--image", image))
+    # A busy machine's guest takes longer than the seed's 5 s to go down in good order.
+    patient = SEED.read_text().replace("GracePeriodSeconds: 5", "GracePeriodSeconds: 90")
+    file.write_text(qvirt_pod(patient, "--publish", f"{HTTP}:80", "--image", image))
     return file
 
 

@@ -18,7 +18,7 @@ spec:
   runStrategy: Always
   template:
     spec:
-      terminationGracePeriodSeconds: 60
+      terminationGracePeriodSeconds: 90
       domain:
         memory: {{guest: 64Mi}}
         devices:
@@ -39,7 +39,7 @@ def test_the_same_file_under_podman(podman: Podman, seed_pod: Path) -> None:
     console = (*node.podman, "exec", "myvm-compute", "virt-console")
     assert "login:" in node.run(*console, "--until", "login:", "--timeout", "60")
 
-    node.run(*node.podman, "stop", "--time", "65", "myvm-compute")
+    node.run(*node.podman, "stop", "--time", "125", "myvm-compute", deadline=150)
     console_log = node.said(*node.podman, "logs", "myvm-guest-console-log")
     assert "Power down" in console_log
     assert "phase Succeeded (GuestShutdown)" in node.said(*node.podman, "logs", "myvm-compute")
@@ -83,5 +83,5 @@ def test_one_that_always_runs(podman: Podman, tmp_path: Path) -> None:
         60,
     )
     until("the guest answers once more", lambda: node.hostname(HTTP) == "keeper", node.picture, 240)
-    node.run(*node.podman, "stop", "--time", "65", "keeper-compute")
+    node.run(*node.podman, "stop", "--time", "125", "keeper-compute", deadline=150)
     assert "phase Succeeded (GuestShutdown)" in node.said(*node.podman, "logs", "keeper-compute")

@@ -29,7 +29,7 @@ def test_a_file_is_a_vm(kubelet_node: KubeletNode, seed_pod: Path, tmp_path: Pat
     assert "login:" in node.run(*console, "--until", "login:", "--timeout", "60")
 
     file.unlink()
-    until("the pod has ended", lambda: not node.tasks(), node.picture, 120)
+    until("the pod has ended", lambda: not node.tasks(), node.picture, 150)
     assert "power button pressed" in node.log("guest-console-log")
     assert "Power down" in node.log("guest-console-log")
     assert "phase Succeeded (GuestShutdown)" in node.log("compute")
