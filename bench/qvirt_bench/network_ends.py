@@ -66,7 +66,7 @@ async def by_launcher(root: Path, mode: Mode, accel: Accel) -> AsyncIterator[Gue
             owner_uid=names.RUNTIME_UID,
             netns=pair.pod_path,
             dns=(spaces.WORLD,),
-            interfaces=(InterfaceRequest(name="default", mode=mode, link="eth0"),),
+            interfaces=(InterfaceRequest(name="default", mode=mode, link="eth0", vhost=True),),
         )
         outcome = await api.setup(request)
         try:
@@ -116,7 +116,7 @@ def _overlay(run_dir: Path) -> None:
 
 
 def _argv(accel: Accel) -> tuple[str, ...]:
-    vhost = ",vhost=on" if os.path.exists("/dev/vhost-net") else ""
+    vhost = ",vhost=on" if accel == "kvm" and os.path.exists("/dev/vhost-net") else ""
     return (
         *byhand.board(accel),
         *("-drive", "file=/run/qvirt/disks/root.qcow2,format=qcow2,if=virtio,cache=none"),

@@ -84,6 +84,8 @@ class Attachment(Model, frozen=True, kw_only=True):
     mtu: int = 1500
     #: Positions of the tap's descriptors in the message, one a queue.
     tap_fds: tuple[int, ...] = ()
+    #: Those of vhost-net, one a queue, by which the kernel carries frames without waking QEMU; none where it has no vhost-net.
+    vhost_fds: tuple[int, ...] = ()
     #: Position of the packet socket for DHCP; None: nobody answers DHCP here (or the backend does it itself).
     dhcp_fd: int | None = None
     lease: Lease | None = None

@@ -141,6 +141,7 @@ def _check_fds(call: Call, arguments: Taken) -> None:
         for attachment in arguments.attachments
         for position in (
             *attachment.tap_fds,
+            *attachment.vhost_fds,
             *([] if attachment.dhcp_fd is None else [attachment.dhcp_fd]),
         )
     ]

@@ -20,7 +20,7 @@ from qvirt_crds.report import Attachment
 from qvirt_launcher import process, screen
 from qvirt_launcher.agent import Agent
 from qvirt_launcher.console import Console
-from qvirt_launcher.fds import MONITOR_FD, tap_numbers
+from qvirt_launcher.fds import MONITOR_FD, tap_numbers, vhost_numbers
 from qvirt_launcher.inputs import CommandFailed, Connected, Exited, Input, Lost, Refused
 from qvirt_launcher.job import Ready
 from qvirt_launcher.phases import START_SECONDS
@@ -262,8 +262,12 @@ def _fds_for_qemu(
 ) -> dict[int, int]:
     """Number in QEMU -> our descriptor; they are `process.start`'s to close."""
     given = {MONITOR_FD: monitor.detach()}
-    numbers = tap_numbers(attachments)
+    taps, vhosts = tap_numbers(attachments), vhost_numbers(attachments)
     for attachment in attachments:
-        taps = zip(numbers[attachment.interface], attachment.tap_fds, strict=True)
-        given |= {number: fds.take(position) for number, position in taps}
+        name = attachment.interface
+        pairs = (
+            *zip(taps[name], attachment.tap_fds, strict=True),
+            *zip(vhosts[name], attachment.vhost_fds, strict=True),
+        )
+        given |= {number: fds.take(position) for number, position in pairs}
     return given

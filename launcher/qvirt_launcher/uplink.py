@@ -25,7 +25,7 @@ from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_launcher import passt
 from qvirt_launcher.account import Account
 from qvirt_launcher.errors import HostError, UsageError
-from qvirt_launcher.nics import present_interfaces, queue_count
+from qvirt_launcher.nics import present_interfaces, queue_count, takes_vhost
 from qvirt_netsetup import client
 from qvirt_netsetup.errors import SetupFailed
 from qvirt_netsetup.request import InterfaceRequest, Mode, NetworkReply, NetworkRequest
@@ -201,6 +201,7 @@ def requests(
             mode=_mode(uplink, interface),
             mac=interface.mac_address,
             queues=queue_count(vmi.spec.domain, interface),
+            vhost=takes_vhost(interface),
             link=_link(uplink, vmi, interface, notify),
             ports=interface.ports,
             network=network.pod.vm_network_cidr if network.pod else "",

@@ -36,6 +36,8 @@ class InterfaceRequest(Model, frozen=True, kw_only=True):
     mac: str = ""
     #: Queues of the tap; more than one only for a virtio model.
     queues: int = 1
+    #: Open vhost-net as well, if the kernel has it; only of use to a virtio model.
+    vhost: bool = False
     #: takeover, masquerade: the interface of the namespace; empty: that of its default route.
     link: str = ""
     #: masquerade: the ports that reach the guest; none: all.

@@ -58,7 +58,7 @@ def _check(request: NetworkRequest) -> None:
     names = [interface.name for interface in request.interfaces]
     if len(set(names)) != len(names):
         raise RequestRefused(f"interfaces {', '.join(names)}: two have the same name; rename one")
-    wanted = sum(interface.queues + 1 for interface in request.interfaces)
+    wanted = sum(i.queues * (2 if i.vhost else 1) + 1 for i in request.interfaces)
     if wanted > MAX_DESCRIPTORS or any(interface.queues < 1 for interface in request.interfaces):
         raise RequestRefused(
             f"interfaces: {wanted} descriptors for queues and DHCP, at most {MAX_DESCRIPTORS} can be handed over; use fewer queues"
@@ -231,7 +231,7 @@ class Service:
     async def _make(
         self, request: NetworkRequest, bindings: list[Binding], made: list[int]
     ) -> tuple[Attachment, ...]:
-        """Open taps, carry out the set-up, open packet sockets. Descriptors are appended to `made` as they come."""
+        """Open taps, carry out the set-up, open packet sockets and vhost-net. Descriptors are appended to `made` as they come."""
         taps: list[tuple[int, ...]] = []
         for interface, binding in zip(request.interfaces, bindings, strict=True):
             fds = tap.create(binding.nic.tap, queues=interface.queues, owner_uid=request.owner_uid)
@@ -241,22 +241,28 @@ class Service:
         desired = _merge([binding.desired for binding in bindings])
         await self._kernel.apply(plan.diff(observed, desired))
         attachments: list[Attachment] = []
-        for binding, positions in zip(bindings, taps, strict=True):
+        for interface, binding, positions in zip(request.interfaces, bindings, taps, strict=True):
             dhcp_fd = None
             if binding.lease is not None:
                 dhcp_fd = len(made)
                 made.append(packet.open_dhcp(binding.nic.tap))
-            attachments.append(_attachment(binding, positions, dhcp_fd))
+            fast = tap.open_vhost(interface.queues) if interface.vhost else ()
+            vhost = tuple(range(len(made), len(made) + len(fast)))
+            made += fast
+            attachments.append(_attachment(binding, positions, vhost, dhcp_fd))
         return tuple(attachments)
 
 
-def _attachment(binding: Binding, taps: tuple[int, ...], dhcp_fd: int | None) -> Attachment:
+def _attachment(
+    binding: Binding, taps: tuple[int, ...], vhost: tuple[int, ...], dhcp_fd: int | None
+) -> Attachment:
     return Attachment(
         interface=binding.nic.interface,
         backend="tap",
         mac=binding.nic.mac,
         mtu=binding.mtu,
         tap_fds=taps,
+        vhost_fds=vhost,
         dhcp_fd=dhcp_fd,
         lease=binding.lease,
     )

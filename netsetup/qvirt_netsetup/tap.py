@@ -14,6 +14,7 @@ import struct
 from qvirt_netsetup.errors import NotPermitted, TapBusy, from_errno
 
 _TUN = "/dev/net/tun"
+_VHOST = "/dev/vhost-net"
 _TUNSETIFF = 0x400454CA
 _TUNSETOWNER = 0x400454CC
 _TUNSETGROUP = 0x400454CE
@@ -61,6 +62,18 @@ def create(name: str, *, queues: int = 1, owner_uid: int = -1) -> tuple[int, ...
     except NotPermitted:
         _close(fds)
         raise
+    return tuple(fds)
+
+
+def open_vhost(count: int) -> tuple[int, ...]:
+    """Descriptors of vhost-net for so many queues; none where kernel, module or right is missing, for it works without."""
+    fds: list[int] = []
+    try:
+        for _ in range(count):
+            fds.append(os.open(_VHOST, os.O_RDWR | os.O_CLOEXEC))  # noqa: PERF401  what is open must be known
+    except OSError:
+        _close(fds)
+        return ()
     return tuple(fds)
 
 

@@ -40,6 +40,7 @@ def _request(domain: Domain, interface: Interface, network: Network) -> Interfac
         mode=mode,
         mac=interface.mac_address,
         queues=_queues(domain, interface),
+        vhost=interface.model in {"", "virtio"},
         link=pod_link(network),
         ports=interface.ports,
         network=network.pod.vm_network_cidr if network.pod else "",

@@ -647,3 +647,26 @@ def test_what_can_be_left_out() -> None:
 
 def test_no_facts_are_needed_that_offline_does_not_make_up() -> None:
     assert isinstance(offline_facts(instance({}), accel="tcg"), HostFacts)
+
+
+@pytest.mark.parametrize(
+    ("accel", "model", "queues", "given"),
+    [
+        ("kvm", "virtio", 1, {"fd": "210", "vhost": True, "vhostfd": "211"}),
+        ("kvm", "virtio", 2, {"fds": "210:211", "vhost": True, "vhostfds": "212:213"}),
+        ("tcg", "virtio", 1, {"fd": "210"}),
+        ("kvm", "e1000", 1, {"fd": "210"}),
+    ],
+)
+def test_the_kernel_carries_frames(
+    accel: str, model: str, queues: int, given: dict[str, object]
+) -> None:
+    attachment = Attachment(
+        interface="n",
+        backend="tap",
+        mac="02:00:00:00:00:01",
+        tap_fds=tuple(range(queues)),
+        vhost_fds=tuple(range(queues, 2 * queues)),
+    )
+    (netdev,) = build(card(model=model), attachments=(attachment,), accel=accel).netdevs
+    assert netdev == {"type": "tap", "id": "net-n", **given}
