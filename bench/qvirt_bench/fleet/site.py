@@ -24,7 +24,8 @@ from qvirt_crds.names import HEARTBEAT, INSTALL_NAMESPACE, SCHEDULABLE
 from qvirt_handler.writer import now
 
 _MANIFESTS: Final = ROOT / "operator" / "manifests"
-_TICK: Final = os.sysconf("SC_CLK_TCK")
+#: Clock ticks of a second of CPU time.
+TICK: Final = os.sysconf("SC_CLK_TCK")
 _DEADLINE: Final = 60.0
 #: virt-controller takes a node for lost after 5 minutes.
 _BEAT_SECONDS: Final = 60.0
@@ -133,7 +134,7 @@ class Component:
     @property
     def seconds(self) -> float:
         """CPU time so far, with that of children that have ended."""
-        return smaps.cpu_ticks(self.pid) / _TICK
+        return smaps.cpu_ticks(self.pid) / TICK
 
     async def rest(self, share: float, within: float) -> float:
         """Wait until it uses less than this share of a core for two seconds; returns when that began.

@@ -8,18 +8,20 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from qvirt_bench import smaps
 from qvirt_bench.errors import BenchError
 from qvirt_bench.figures import Curve, Figure, Measured, Plot
 from qvirt_bench.fleet.api import Api, Object, Writes
 from qvirt_bench.fleet.handlers import Handlers
 from qvirt_bench.fleet.kubelet import PODS_PER_NODE, Kubelets
-from qvirt_bench.fleet.site import Component, beat, make_nodes, site
+from qvirt_bench.fleet.site import TICK, Component, beat, make_nodes, site
 from qvirt_cluster.control_plane import free_ports
 from qvirt_crds.defaults import apply_defaults
 from qvirt_crds.first_status import first_status
@@ -42,6 +44,12 @@ _PODS: Final = f"/api/v1/namespaces/{_NAMESPACE}/pods"
 _VMIS: Final = f"/apis/kubevirt.io/v1/namespaces/{_NAMESPACE}/virtualmachineinstances"
 
 
+#: Milliseconds of CPU time, by who has spent them.
+Spent = Counter[str]
+_PLAYERS: Final = "the players"
+_NAMES: Final = {"kube-apiserver": "kube-apiserver", "etcd": "etcd"}
+
+
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
     """What was seen when so many instances, and so many bare pods, were there."""
 
@@ -57,11 +65,15 @@ async def measure() -> Measured:
     async with _running() as scene:
         empty = scene.controller.pss
         stages, writes, done = [], Writes(), 0
+        for_pods, for_vmis = Spent(), Spent()
         for share in _STAGES:
             count = max(round(_SIZE * share), done + 1)
+            begun = spent()
             pods = await scene.pods.up(done, count)
-            before = await scene.api.writes()
+            before, between = await scene.api.writes(), spent()
+            for_pods += between - begun
             vmis = await scene.vmis.up(done, count)
+            for_vmis += spent() - between
             await scene.controller.rest(_RESTING, _REST_DEADLINE)
             writes += await scene.api.writes() - before
             stage = Stage(
@@ -72,7 +84,18 @@ async def measure() -> Measured:
             done = count
         level = await scene.restart()
         again = scene.controller.pss
-    return _measured(empty, stages, writes, level, again)
+    shares = tuple({who: ms / done for who, ms in each.items()} for each in (for_pods, for_vmis))
+    return _measured(empty, stages, writes, level, again, shares)
+
+
+def spent() -> Spent:
+    """CPU time so far of this process and of those that it has started, by their names."""
+    found = Spent({_PLAYERS: round(1000 * sum(os.times()[:2]))})
+    for pid, name in smaps.descendants(os.getpid()).items():
+        if pid != os.getpid():
+            with contextlib.suppress(OSError):
+                found[_NAMES.get(name, "virt-controller")] += 1000 * smaps.cpu_ticks(pid) // TICK
+    return found
 
 
 class Crowd:
@@ -217,7 +240,12 @@ def instance(name: str) -> Object:
 
 
 def _measured(
-    empty: int, stages: list[Stage], writes: Writes, level: float, again: int
+    empty: int,
+    stages: list[Stage],
+    writes: Writes,
+    level: float,
+    again: int,
+    shares: tuple[Mapping[str, float], ...],
 ) -> Measured:
     last = stages[-1]
     each = (last.pss - empty) / last.count / _KIB
@@ -258,7 +286,7 @@ def _measured(
     ]
     return Measured(
         figures=figures,
-        notes=_NOTES,
+        notes=(*_NOTES, _where(shares)),
         plots=_plots(empty, stages),
         table=(("verb", "resource", "API writes for each instance"), *rows),
     )
@@ -272,6 +300,15 @@ _NOTES: Final = (
     "Level: an instance that was made while virt-controller was away runs, and virt-controller uses less than 5 % of a core.",
     f"Size: {_SIZE} (`make bench PART=scale-controller SIZE=10000` for another).",
 )
+
+
+def _where(shares: tuple[Mapping[str, float], ...]) -> str:
+    """Where the time goes, of which there is as much as the machine has CPUs."""
+    told = [
+        f"{who} {ours:.1f} ({shares[0].get(who, 0):.1f})"
+        for who, ours in sorted(shares[1].items(), key=lambda item: -item[1])
+    ]
+    return f"CPU time for each instance (for each bare pod), in ms: {', '.join(told)}."
 
 
 def _plots(empty: int, stages: list[Stage]) -> tuple[Plot, ...]:
