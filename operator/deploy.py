@@ -109,8 +109,9 @@ def _install(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             # A digest: pods that run are replaced exactly when their image has changed.
             names[image] = f"{prefix}/qvirt/{image}@{digest}"
             say(f"pushed qvirt/{image}")
+    nodes = len(_kubectl("get", "nodes", "-o=name").split())
     for file in _BEFORE_CRDS:
-        _kubectl("apply", "-f", "-", text=_manifest(file, names, options))
+        _kubectl("apply", "-f", "-", text=_manifest(file, names, options, nodes))
     crds = sorted((_ROOT / "crds").glob("*.yaml"))
     for crd in crds:
         _kubectl("apply", "-f", str(crd))
@@ -120,24 +121,27 @@ def _install(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     )
     say("namespace, virt-api and definitions applied")
     for file in _AFTER_CRDS:
-        _kubectl("apply", "-f", "-", text=_manifest(file, names, options))
+        _kubectl("apply", "-f", "-", text=_manifest(file, names, options, nodes))
     say("webhooks, virt-controller and virt-handler applied")
     deadline = time.monotonic() + options.timeout
     _await_ready(deadline, say)
     _await_admission(deadline, say)
 
 
-def _manifest(file: str, names: dict[str, str], options: argparse.Namespace) -> str:
+def _manifest(file: str, names: dict[str, str], options: argparse.Namespace, nodes: int) -> str:
     text = (_ROOT / "operator" / "manifests" / file).read_text()
-    return manifest(text, names, emulation=not options.kvm)
+    return manifest(text, names, emulation=not options.kvm, nodes=nodes)
 
 
-def manifest(text: str, names: dict[str, str], *, emulation: bool) -> str:
-    """A manifest with the images' real names, and the KubeVirt object's useEmulation."""
+def manifest(text: str, names: dict[str, str], *, emulation: bool, nodes: int) -> str:
+    """A manifest with the images' real names, the KubeVirt object's useEmulation, and as many virt-apis as make sense."""
     for image, name in names.items():
         text = re.sub(rf"(image: |image=)qvirt/{image}$", rf"\g<1>{name}", text, flags=re.M)
     if not emulation:
         text = re.sub(r"^( *)useEmulation: true$", r"\1useEmulation: false", text, flags=re.M)
+    if nodes == 1:
+        of_virt_api = r"(?=  selector:\n    matchLabels: \{kubevirt.io: virt-api\})"
+        text = re.sub(rf"^  replicas: 2\n{of_virt_api}", "  replicas: 1\n", text, flags=re.M)
     return text
 
 

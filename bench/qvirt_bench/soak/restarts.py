@@ -22,9 +22,9 @@ from qvirt_kube.errors import KubeError, NotFound
 _LOCK: Final = "/run/qvirt-disturb.lock"
 #: The kubelet waits ever longer before it starts a container again that dies often.
 _READY_SECONDS: Final = 400.0
-#: Ready pods when all is well: of virt-controller the leader alone.
-_READY: Final = {"virt-api": 2, "virt-controller": 1, "virt-handler": 1}
-_PODS: Final = {"virt-api": 2, "virt-controller": 2, "virt-handler": 1}
+#: Pods and ready ones when all is well on a cluster of one node: of virt-controller the leader alone.
+_READY: Final = {"virt-api": 1, "virt-controller": 1, "virt-handler": 1}
+_PODS: Final = {"virt-api": 1, "virt-controller": 2, "virt-handler": 1}
 
 
 async def restart_forever(live: Live, tally: Tally, every: float, calm: asyncio.Lock) -> None:
@@ -34,7 +34,7 @@ async def restart_forever(live: Live, tally: Tally, every: float, calm: asyncio.
     """
     ways: tuple[tuple[str, Callable[[Live], Awaitable[None]]], ...] = (
         ("virt-handler killed", _kill_handler),
-        ("a virt-api deleted", _delete_youngest_api),
+        ("virt-api deleted", _delete_api),
         ("virt-controller's leader deleted", _delete_leader),
     )
     for what, act in itertools.cycle(ways):
@@ -93,8 +93,7 @@ async def _kill_handler(live: Live) -> None:
             await asyncio.sleep(1)
 
 
-async def _delete_youngest_api(live: Live) -> None:
-    """The other replica lives on, and shows what a long life does."""
+async def _delete_api(live: Live) -> None:
     pods = _of(await live.parts(), "virt-api")
     await _delete(live, max(pods, key=_age))
 
