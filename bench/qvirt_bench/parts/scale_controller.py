@@ -29,7 +29,7 @@ from qvirt_crds.names import FOREGROUND_DELETE
 from qvirt_crds.vm import VirtualMachineInstance
 from qvirt_handler.writer import now
 
-#: Instances in all. 10,000 take half an hour on two cores, most of it the API server's: asked for by name.
+#: Instances in all. 10,000 take more time than this part has among the others (at the rates of its chapter): asked for by name.
 _SIZE: Final = int(os.environ.get("QVIRT_BENCH_SIZE", "2000"))
 #: Shares of them at which a look is taken.
 _STAGES: Final = (0.1, 0.25, 0.5, 1.0)
