@@ -16,6 +16,11 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     vcpus: float
     devices: float
 
+    @property
+    def whole(self) -> float:
+        """Of all threads: how work is shared between the two kinds differs with where a card is plugged in."""
+        return self.vcpus + self.devices
+
 
 def of(pid: int) -> Spent:
     """All threads of a QEMU that was started with ``debug-threads=on``.

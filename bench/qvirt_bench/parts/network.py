@@ -36,7 +36,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     #: Mbit/s that the guest sends and receives.
     sends: float
     receives: float
-    #: CPU seconds of QEMU's threads but the vCPU for a GB, each way.
+    #: CPU seconds of QEMU for a GB, each way.
     sends_cpu: float
     receives_cpu: float
     #: Microseconds of a small message's round trip.
@@ -84,13 +84,13 @@ async def _boot(stack: contextlib.AsyncExitStack, root: Path, accel: Accel) -> d
 
 
 async def _sample(guest: Guest) -> Sample:
-    def devices() -> float:
-        return threads.of(guest.qemu).devices
+    def whole() -> float:
+        return threads.of(guest.qemu).whole
 
     with await guest.pair.connect(network_ends.SOURCE) as sock:
-        sends = await asyncio.to_thread(traffic.received, sock, _SECONDS, devices)
+        sends = await asyncio.to_thread(traffic.received, sock, _SECONDS, whole)
     with await guest.pair.connect(network_ends.SINK) as sock:
-        receives = await asyncio.to_thread(traffic.sent, sock, _SECONDS, devices)
+        receives = await asyncio.to_thread(traffic.sent, sock, _SECONDS, whole)
     with await guest.pair.connect(network_ends.ECHO) as sock:
         trips = await asyncio.to_thread(traffic.round_trips, sock, _MESSAGE, _TRIPS)
     return Sample(
@@ -141,9 +141,9 @@ def _figures(samples: Mapping[Case, list[Sample]]) -> tuple[Figure, ...]:
                 case, "round trip of 64 bytes, median", "µs", lambda s: s.trip, round(1 / aim, 3)
             ),
             figure(case, "round trip of 64 bytes, P99", "µs", lambda s: s.slow_trip, None),
-            figure(case, "CPU of QEMU's devices, guest sends", "s/GB", lambda s: s.sends_cpu, None),
+            figure(case, "CPU of QEMU, guest sends", "s/GB", lambda s: s.sends_cpu, None),
             figure(
-                *(case, "CPU of QEMU's devices, guest receives", "s/GB"),
+                *(case, "CPU of QEMU, guest receives", "s/GB"),
                 lambda s: s.receives_cpu,
                 None,
             ),
@@ -161,7 +161,7 @@ def _notes(accel: Accel, offloads: Mapping[Case, tuple[str, ...]]) -> tuple[str,
     )
     if accel == "tcg":
         notes += (
-            "Without KVM the guest's processor is the bottleneck of every stream: throughput says what the whole chain gives, the CPU time "
-            "of QEMU's other threads (they read and write the tap, which includes bridge, packet filter and NAT on the way out) what our part costs.",
+            "Without KVM the guest's processor is the bottleneck of every stream. QEMU's CPU time is of all its threads: the guest's code, and "
+            "reading and writing the tap, which includes bridge, packet filter and NAT on the way out.",
         )
     return notes
