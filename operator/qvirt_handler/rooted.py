@@ -6,12 +6,15 @@ openat2(2) with RESOLVE_IN_ROOT (Linux 5.6); Python has no name for it.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from typing import Final
 
 # The same number on every architecture.
 _OPENAT2: Final = 437
 _RESOLVE_IN_ROOT: Final = 0x10
+#: Somebody moved or mounted something, anywhere, while a path with ".." was followed: ask again (openat2(2), EAGAIN).
+_TRIES: Final = 128
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -30,10 +33,13 @@ def open_in(root: int, path: str, flags: int) -> int:
     :raises OSError: as open(2).
     """
     how = _How(flags=flags | os.O_CLOEXEC, mode=0, resolve=_RESOLVE_IN_ROOT)
-    handle: int = _libc.syscall(
-        _OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
-    )
-    if handle < 0:
+    for _ in range(_TRIES):
+        handle: int = _libc.syscall(
+            _OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
+        )
+        if handle >= 0:
+            return handle
         code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), path)
-    return handle
+        if code != errno.EAGAIN:
+            break
+    raise OSError(code, os.strerror(code), path)
