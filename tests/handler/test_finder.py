@@ -76,7 +76,7 @@ def test_one_look_finds_all_launchers_and_those_to_come(monkeypatch: pytest.Monk
         return processes.get(pid, ())
 
     monkeypatch.setattr(finder, "_cmdline", cmdline)
-    monkeypatch.setattr(finder.os, "listdir", lambda _: [*map(str, processes), "self", "sys"])
+    monkeypatch.setattr(os, "listdir", lambda _: [*map(str, processes), "self", "sys"])
     clock = [100.0]
     glance = Glance(now=lambda: clock[0])
     assert glance.launchers() == (20,)

@@ -311,7 +311,7 @@ def test_how_files_are_waited_for(
     asked: dict[str, Any], backing: dict[str, bool], io_uring: bool, how: str | None
 ) -> None:
     direct = backing.pop("direct")
-    image = Image(path="/d", format="raw", **backing)  # type: ignore[arg-type]
+    image = Image(path="/d", format="raw", **backing)
     made = build(
         disk(**asked),
         backings=(Backing(volume="d", image=image, direct=direct),),
