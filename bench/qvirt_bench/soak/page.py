@@ -33,7 +33,7 @@ Every few minutes one of virt-handler (killed), virt-api (a pod deleted) and vir
 What fails while one is down, or 30 s later, is expected and counted apart; any other failure is one of the run.
 
 What is judged: after each round, with the round's guests gone and all connections closed, what every component holds. The slope is Theil-Sen's
-over pairs of moments in the same life of a process (a restarted process is another one), with its bounds at 90 %; the first minutes
+over pairs of moments in the same life of a process (a restarted process is another one, and so is a virt-controller that begins to lead), with its bounds at 90 %; the first minutes
 of a life don't count. A series **grows** when even its lower bound is above the limit: {judge.MEMORY_LIMIT:.0f} MiB or {judge.MEMORY_SHARE * 100:.0f} % an hour for memory,
 whichever is more, {judge.COUNT_LIMIT:.0f} an hour for counts. "unclear": the slope is above and noise may be why; run longer.
 """

@@ -30,7 +30,8 @@ _SETTLE_SECONDS: Final = 10.0
 _LEVEL_SAMPLES: Final = 3
 _BOOT_SECONDS: Final = 400.0
 _GONE_SECONDS: Final = 300.0
-_RESTARTS: Final = 12
+#: In all, so that each component has lives that are long enough to show a trend.
+_RESTARTS: Final = 9
 _SHORTEST_PAUSE: Final = 60.0
 
 
@@ -50,7 +51,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def warm_up(self) -> float:
         """Seconds of a life whose samples say nothing of its trend."""
-        return min(300.0, self.seconds / 10)
+        return min(300.0, self.seconds / 12)
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

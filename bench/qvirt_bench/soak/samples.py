@@ -11,7 +11,7 @@ PARTS: tuple[Part, ...] = ("virt-api", "virt-controller", "virt-handler")
 
 
 class PartSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """One pod of ours. A life is a process: another one follows when it is killed."""
+    """One pod of ours. A life is a process, as standby or as leader: another one follows when it is killed or takes over."""
 
     part: Part
     pod: str

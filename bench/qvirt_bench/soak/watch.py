@@ -74,14 +74,23 @@ def _parts(pods: list[Object], processes: dict[str, dict[int, str]]) -> Iterator
         yield PartSeen(
             part=part,
             pod=name,
-            # Its number is the container's as well: a killed one has another.
-            life=f"{name}/{min(inside)}",
+            # Its number is the container's as well: a killed one has another. Who becomes the leader does more than before.
+            life=f"{name}/{min(inside)}" + ("/leads" if leads(pod) else ""),
             anon=memory.anon,
             pss=memory.pss,
             descriptors=sum(_count(f"/proc/{pid}/fd") for pid in inside),
             threads=sum(_count(f"/proc/{pid}/task") for pid in inside),
             processes=len(inside),
         )
+
+
+def leads(pod: Object) -> bool:
+    """Whether it is the virt-controller that works; the others stand by, and are not ready."""
+    part = pod["metadata"]["labels"].get("kubevirt.io")
+    return part == "virt-controller" and any(
+        c["type"] == "Ready" and c["status"] == "True"
+        for c in pod["status"].get("conditions") or ()
+    )
 
 
 def _launchers(pods: list[Object], processes: dict[str, dict[int, str]]) -> Iterator[LauncherSeen]:
