@@ -94,6 +94,8 @@ def _install(root: Path, scratch: Path, sources: Path | None) -> None:
     # mmdebstrap's apt is a fresh one: proxies and the like are handed on, for the time of the build.
     transport.write_text(run("apt-config", "dump", "Acquire::http", "Acquire::https"))
     run(
+        # What it mounts goes with it, also when it is killed: nobody's rm follows a mount into /sys.
+        *("unshare", "--mount", "--"),
         "mmdebstrap",
         *("--mode=root", "--variant=minbase", "--architectures=amd64"),
         f"--include={','.join(_INSTALLED)}",
