@@ -11,7 +11,7 @@ from qvirt_crds import names
 
 PROGRAM: Final = "virt-launcher"
 
-#: A pod's. Where there is no control plane it is how a VM's run strategy is kept.
+#: Where there is no control plane it is how a VM's run strategy is kept.
 RestartPolicy = Literal["Never", "OnFailure", "Always"]
 
 
@@ -55,7 +55,8 @@ OPTIONS: Final = (
     (
         "--restart-policy",
         "POLICY",
-        "the pod's: its sidecars stay where the guest is to run again (default: Never)",
+        "when the guest is to run again: its sidecars stay then, and with Always a guest that has ended by itself is a"
+        " failure (default: Never)",
     ),
     ("--verbose", "", "log details"),
     ("--help", "", "show this"),
@@ -67,7 +68,7 @@ Runs one virtual machine: waits for vm-sync on its control socket (or has it fro
 """
 _CODES: Final = """
 exit codes: 0 the guest shut down or was stopped, 2 usage, 4 this host can't, 5 QEMU failed, 6 the guest
-panicked, 7 the guest ignored the power button and was killed
+panicked, 7 the guest ignored the power button and was killed, 8 it is to run again (--restart-policy Always)
 """
 
 

@@ -22,6 +22,8 @@ from qvirt_launcher.preparer import Preparer
 from qvirt_qmp.server import Server
 from qvirt_qmp.session import Call
 
+#: The guest has ended by itself, and is to run again.
+_EXIT_AGAIN: Final = 8
 #: What the greeting says: clients written for QEMU look for a version.
 _GREETING: Final = {
     "qemu": {"major": 0, "minor": 1, "micro": 0},
@@ -72,8 +74,15 @@ async def _serve(
     server = Server(handle, greeting=_GREETING)
     launcher = Launcher(place, preparer, children, console, server.broadcast)
     control = Control(launcher)
+    told = bool(early)
+
+    def stop() -> None:
+        nonlocal told
+        told = True
+        launcher.feed(Signalled())
+
     for number in signals:
-        loop.add_signal_handler(number, launcher.feed, Signalled())
+        loop.add_signal_handler(number, stop)
     try:
         await console.listen()
         await server.listen(os.path.join(place.run_dir, names.QMP_SOCKET), grade="read", mode=0o660)
@@ -88,7 +97,8 @@ async def _serve(
         await preparer.aclose()
         await console.aclose()
         await server.aclose()
-    return exit_code(state.end)
+    code = exit_code(state.end)
+    return _EXIT_AGAIN if not code and not told and options.restart_policy == "Always" else code
 
 
 def _sinks(options: Options) -> Iterator[Sink]:

@@ -17,7 +17,7 @@ from qvirt_crds.errors import QvirtError
 from qvirt_launcher import forked, privileges, small_inspect
 from qvirt_launcher.holders import end_holders, show_life
 from qvirt_launcher.job import Birth
-from qvirt_launcher.options import Options, RestartPolicy, Usage, parse
+from qvirt_launcher.options import Options, Usage, parse
 from qvirt_launcher.place import settle_in
 from qvirt_qmp.errors import ListenFailed
 
@@ -56,20 +56,10 @@ def run(arguments: Sequence[str], signals: Sequence[int], early: Sequence[int]) 
     except Exception:  # noqa: BLE001  the last door: a bug gets a traceback in the log and an exit code
         _log.exception("this is a bug")
     finally:
-        if options.pod and not _runs_again(options.restart_policy, code):
+        # They stay where the kubelet (or podman) starts this container again.
+        if options.pod and (options.restart_policy == "Never" or code == 0):
             end_holders()
     return code
-
-
-def _runs_again(policy: RestartPolicy, code: int) -> bool:
-    """Whether the kubelet (or podman) starts this container again; one that was told to end it does not."""
-    match policy:
-        case "Never":
-            return False
-        case "OnFailure":
-            return code != 0
-        case "Always":
-            return True
 
 
 def _start(options: Options, signals: Sequence[int], early: Sequence[int]) -> int:

@@ -120,7 +120,9 @@ def edge_pod(order: Order) -> Object:
     del spec["readinessGates"]
     spec.pop("imagePullSecrets", None)
     spec["nodeSelector"] = dict(vmi.spec.node_selector)
-    spec["restartPolicy"] = order.restart
+    # Not Always: podman 4.3 would start the init container again and again. The launcher of a VM that is always to run
+    # ends with a failure when nobody has told it to stop.
+    spec["restartPolicy"] = "Never" if order.restart == "Never" else "OnFailure"
     if not spec["nodeSelector"]:
         del spec["nodeSelector"]
     _start_alone(spec, order)

@@ -16,8 +16,8 @@ from qvirt_launcher.cli.main import main
 from qvirt_launcher.cli.manual import manual
 from qvirt_launcher.cli.parser import Parser, build_parser
 from qvirt_launcher.cli.qmp import parse_arguments
-from qvirt_launcher.publish import parse_publish
 from qvirt_launcher.errors import UsageError
+from qvirt_launcher.publish import parse_publish
 
 
 def commands() -> dict[str, Parser]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import shutil
@@ -152,6 +153,7 @@ class Podman(Node):
 
     def __init__(self, enter: tuple[str, ...], folder: Path) -> None:
         super().__init__(enter, "127.0.0.1")
+        self.folder = folder
         own = (f"--root={folder}/root", f"--runroot={folder}/runroot", f"--tmpdir={folder}/tmp")
         network = f"--network-config-dir={folder}/networks"
         configured = ("env", f"CONTAINERS_CONF={folder}/containers.conf")
@@ -217,7 +219,8 @@ def podman() -> Iterator[Podman]:
         first.wait()
         _remove(folder)
         for place in made:
-            place.rmdir()
+            with contextlib.suppress(OSError):  # skopeo keeps a cache there, too
+                place.rmdir()
 
 
 def _remove(folder: Path) -> None:

@@ -49,7 +49,7 @@ def test_the_same_file_under_podman(podman: Podman, seed_pod: Path) -> None:
 
 def test_one_that_always_runs(podman: Podman, tmp_path: Path) -> None:
     node = podman
-    claim = Path(node.podman[2].partition("=")[2]).parent / "data.img"
+    claim = node.folder / "data.img"
     with claim.open("wb") as file:
         file.truncate(1 << 20)
     claim.chmod(0o666)
@@ -61,8 +61,9 @@ def test_one_that_always_runs(podman: Podman, tmp_path: Path) -> None:
     # A guest that ends by itself is started again, with its disk's image at hand and its claim as it left it.
     console = (*node.podman, "exec", "-i", "keeper-compute", "virt-console", "--timeout", "60")
     node.run(*console, "--until", "login:")
-    typed = "root\nprintf kept >/dev/vdb; sync; poweroff\n"
-    node.said(*console, text=typed)
+    # One after the other: login throws away what was typed before.
+    node.run(*console, "--until", "/root#", text="root\n")
+    node.said(*console, text="printf kept >/dev/vdb; sync; poweroff\n")
     compute = ("inspect", "--format={{.RestartCount}}", "keeper-compute")
     until(
         "it was started again",
@@ -75,7 +76,12 @@ def test_one_that_always_runs(podman: Podman, tmp_path: Path) -> None:
 
     # So is one whose launcher was killed.
     before = int(node.run(*node.podman, *compute))
-    node.run(*node.podman, "kill", "--signal=KILL", "keeper-compute")
+    # Not by `podman kill`, which means that it is to stay so.
+    node.run(
+        "kill",
+        "-KILL",
+        node.run(*node.podman, "inspect", "--format={{.State.Pid}}", "keeper-compute").strip(),
+    )
     until(
         "it was started a third time",
         lambda: int(node.run(*node.podman, *compute)) > before,

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from qvirt_crds.load import Manifests
 from qvirt_crds.names import DEFAULT_NAMESPACE
+from qvirt_crds.report import Lease
 from qvirt_crds.sync import SyncArguments
 from qvirt_crds.vm import RunStrategy, VirtualMachineInstance
 from qvirt_crds.volumes import CloudInit, Volume
@@ -29,8 +30,11 @@ from qvirt_launcher.publish import parse_publish
 from qvirt_launcher.sources import Given, refuse_unknown, required
 from qvirt_launcher.uplink import user_mode
 from qvirt_pods import edge
+from qvirt_pods.pods import hostname
 from qvirt_pods.settings import Settings
 
+#: What podman and containerd call images that were loaded and come from nowhere.
+_LOCAL: Final = "localhost/"
 #: So that the same VM is the same machine whenever its pod is written; derived from its name.
 _UUIDS: Final = uuid.UUID("9c0d2d4e-7f0b-5c1e-8a63-0f5a2f2d7d11")
 
@@ -65,7 +69,11 @@ def _order(
     if published and not vmi.spec.domain.devices.interfaces:
         raise UsageError("--publish: the VM has no network card")
     vmi = _adapted(vmi, manifests, claims, images)
-    attachments = user_mode(vmi, edge.forwards(vmi, published))
+    attachments = tuple(
+        # For QEMU's own DHCP server to tell the guest what it is called.
+        replace(each, lease=Lease(mac=each.mac, hostname=hostname(vmi)))
+        for each in user_mode(vmi, edge.forwards(vmi, published))
+    )
     return edge.Order(
         sync=SyncArguments(vmi=vmi, attachments=attachments, accel=arguments.accel),
         settings=Settings(launcher_image=arguments.launcher_image, use_emulation=True),
@@ -143,7 +151,10 @@ def _with_image(volume: Volume, images: Mapping[str, str]) -> Volume:
     disk = volume.container_disk
     if disk is None:
         return volume
-    return replace(volume, container_disk=replace(disk, image=images.get(disk.image, disk.image)))
+    disk = replace(disk, image=images.get(disk.image, disk.image))
+    if disk.image.startswith(_LOCAL) and disk.image_pull_policy == "Always":
+        disk = replace(disk, image_pull_policy="IfNotPresent")
+    return replace(volume, container_disk=disk)
 
 
 def _with_claim(volume: Volume, claims: Mapping[str, Claim]) -> Volume:
