@@ -74,7 +74,8 @@ async def test_an_instance_shows_its_defaults(
     assert domain["devices"]["disks"] == [{"name": "root", "disk": {"bus": "sata"}}]
     assert spec["networks"] == [{"name": "default", "pod": {}}]
     assert spec["volumes"][0]["containerDisk"]["imagePullPolicy"] == "IfNotPresent"
-    assert "phase" not in created.get("status", {})
+    assert created["status"]["phase"] == "Pending"
+    assert "nodeName" not in created["status"]
 
 
 async def test_a_machine_gets_what_it_keeps_over_all_starts(
@@ -117,12 +118,13 @@ async def test_only_our_own_parts_write_spec_and_status_of_instances(
     with pytest.raises(Refused, match="modification of the following reserved"):
         await user.patch(where, labels)
 
-    await controller.patch(where, {"status": {"phase": "Pending", "nodeName": "here"}})
+    ours = await controller.patch(where, {"status": {"phase": "Scheduling", "nodeName": "here"}})
+    assert ours["status"]["nodeName"] == "here"
     changed = await user.patch(
         where,
         {"status": {"phase": "Failed", "nodeName": None}, "metadata": {"labels": {"mine": "yes"}}},
     )
-    assert changed["status"] == {"phase": "Pending", "nodeName": "here"}
+    assert changed["status"] == ours["status"]
     assert changed["metadata"]["labels"] == {"mine": "yes"}
     assert changed["spec"] == created["spec"]
 
