@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 _LARGEST: Final = 256 * 2**20
 #: Seconds that requests under way have when the server ends.
 _GRACE: Final = 5.0
+#: Seconds that TLS handshakes under way have then.
+_HANDSHAKE: Final = 0.2
 STATE: Final = web.AppKey("state", State)
 KUBE: Final = web.AppKey("kube", Kube)
 
@@ -63,6 +65,10 @@ async def serving(
         await site.start()
         yield runner.addresses[0][1]
     finally:
+        for listener in list(runner.sites):
+            await listener.stop()
+        # Who was shaking hands has a connection then, or none.
+        await asyncio.sleep(_HANDSHAKE)
         clients = runner.server.connections if runner.server is not None else []
         transports = [client.transport for client in clients if client.transport is not None]
         await runner.cleanup()

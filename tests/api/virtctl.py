@@ -145,9 +145,10 @@ class Virtctl:
 
     async def __aexit__(self, *_error: object) -> None:
         assert self._session is not None
+        assert self._session.connector is not None
+        # A goodbye in TLS's way takes a moment, which may be after the end of the loop.
+        await self._session.connector.close(abort_ssl=True)
         await self._session.close()
-        # aiohttp closes TLS connections a moment later.
-        await asyncio.sleep(0.1)
 
     # --- power -------------------------------------------------------------------------------------------------------
 
@@ -258,6 +259,7 @@ class Virtctl:
                 yield Stream(socket)
             finally:
                 await socket.close()
+                await connector.close(abort_ssl=True)
 
     async def refusal(self, url: str) -> Answer:
         """What a handshake is refused with.
