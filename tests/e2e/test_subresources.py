@@ -179,8 +179,9 @@ async def test_a_paused_guest_has_no_time(cluster: Cluster, virtctl: Virtctl) ->
 async def test_port_forward(cluster: Cluster, virtctl: Virtctl) -> None:
     cluster.apply(machine("vm", binding="masquerade"))
     guest = await running(cluster, "vm")
-    # Its start script, which makes the shell, comes later than its web server.
-    await asyncio.to_thread(guest.run, "true", 300)
+    # Its start script, which makes the shell, comes later than its web server, and ssh (port 0x16) after that.
+    listens = "until grep -q ':0016 .* 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 1; done"
+    await asyncio.to_thread(guest.run, listens, 300)
     for kind in ("vm", "vmi"):
         async with virtctl.port_forward(kind, "vm", 80) as stream:
             await stream.send(b"GET /hostname HTTP/1.0\r\n\r\n")
