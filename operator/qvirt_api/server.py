@@ -28,6 +28,8 @@ _LARGEST: Final = 256 * 2**20
 _GRACE: Final = 5.0
 #: Seconds that TLS handshakes under way have then.
 _HANDSHAKE: Final = 0.2
+#: Seconds after the last connection.
+_FAREWELL: Final = 0.05
 STATE: Final = web.AppKey("state", State)
 KUBE: Final = web.AppKey("kube", Kube)
 
@@ -75,7 +77,8 @@ async def serving(
         for transport in transports:
             # Who hasn't said goodbye by now, in TLS's way, is not waited for: our loop may end.
             transport.abort()
-        await asyncio.sleep(0)
+        # What served them is cancelled, and takes some turns of the loop to end.
+        await asyncio.sleep(_FAREWELL)
 
 
 async def _healthz(_request: web.Request) -> web.Response:
