@@ -45,8 +45,7 @@ def test_a_guest_that_powers_off(cluster: Cluster) -> None:
         guest.leave("poweroff")
 
     cluster.until("alone has Succeeded", lambda: cluster.phase("alone") == "Succeeded")
-    (pod,) = cluster.pods("alone")
-    assert pod["status"]["phase"] == "Succeeded"
+    cluster.until("its pod has Succeeded", lambda: _pod_phases(cluster) == ["Succeeded"])
     cluster.until("rerun is Stopped", lambda: cluster.printable("rerun") == "Stopped")
     cluster.until("once is Stopped", lambda: cluster.printable("once") == "Stopped")
     cluster.until("always has another instance", lambda: cluster.has_another("always", first))
@@ -62,10 +61,14 @@ def test_a_guest_that_panics(cluster: Cluster) -> None:
     for guest in guests:
         guest.leave("echo c >/proc/sysrq-trigger")
     cluster.until("alone has Failed", lambda: cluster.phase("alone") == "Failed")
-    (pod,) = cluster.pods("alone")
-    assert pod["status"]["phase"] == "Failed"
+    cluster.until("its pod has Failed", lambda: _pod_phases(cluster) == ["Failed"])
     cluster.until("the VM has another instance", lambda: cluster.has_another("vm", first))
     cluster.running("vm")
+
+
+def _pod_phases(cluster: Cluster) -> list[str]:
+    """Of the instance `alone`; the kubelet tells of a pod's end a moment after virt-handler."""
+    return [pod["status"]["phase"] for pod in cluster.pods("alone")]
 
 
 def _delete(cluster: Cluster, what: str) -> str:
