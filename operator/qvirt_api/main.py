@@ -75,6 +75,7 @@ async def run(arguments: Arguments) -> None:
             arguments.novnc,
         )
         subresources.join(app)
+        await subresources.look()
         port = await stack.enter_async_context(serving(app, tls, arguments.host, arguments.port))
         _log.info("listening on port %d", port)
         keeper = Keeper(kube, arguments.namespace, tell, lives=arguments.lives)

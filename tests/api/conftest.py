@@ -157,6 +157,7 @@ async def virt_api(api_server: ApiServer, kube: Kube) -> AsyncIterator[VirtApi]:
         app = application(own, state)
         subresources = Subresources(own, "kubevirt", tls.trust_clients, node_tls.context)
         subresources.join(app)
+        await subresources.look()
         port = await stack.enter_async_context(serving(app, tls, "127.0.0.1", 0))
         try:
             _register(api_server, port)

@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 CONFIG_MAP: Final = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
 #: Seconds; API servers change it when their certificates do: every few months.
 _REFRESH: Final = 60.0
+#: Seconds after it could not be read.
+_AGAIN: Final = 5.0
 
 #: As `ssl.SSLSocket.getpeercert` gives it: verified, else empty.
 Certificate = Mapping[str, Any]
@@ -125,11 +127,17 @@ class FrontProxySource:
             self.current = found
             _log.info("front proxy: allowed names %s", ", ".join(found.names) or "any")
 
+    async def look(self) -> bool:
+        """Refresh, and say whether it could be read; what is known stays in force while it can't."""
+        try:
+            await self.refresh()
+        except (KubeError, ssl.SSLError) as error:
+            _log.warning("front proxy: %s; asking again in %.0f s", error, _AGAIN)
+            return False
+        return True
+
     async def follow(self) -> None:
-        """Refresh for ever; what is known stays in force while the API server does not answer."""
+        """Look for ever."""
         while True:
-            try:
-                await self.refresh()
-            except (KubeError, ssl.SSLError) as error:
-                _log.warning("front proxy: %s; asking again in %.0f s", error, _REFRESH)
-            await asyncio.sleep(_REFRESH)
+            could = await self.look()
+            await asyncio.sleep(_REFRESH if could else _AGAIN)

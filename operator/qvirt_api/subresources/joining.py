@@ -45,6 +45,10 @@ class Subresources:
         app.add_routes(routes(self.services))
         app.on_shutdown.append(self._close)
 
+    async def look(self) -> None:
+        """Learn of the front proxy, before anybody connects: a connection that was not asked for a certificate never is."""
+        await self._front.look()
+
     async def follow(self) -> None:
         """Keep up with the front proxy until cancelled; before its first look nobody is believed."""
         await self._front.follow()

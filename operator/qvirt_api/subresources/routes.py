@@ -118,7 +118,10 @@ def _guarded(services: Services, endpoint: Endpoint, version: str) -> Handler:
         certificate = request.get_extra_info("peercert")
         user = authentication.user_of(services.front.current, certificate, request.headers)
         if user is None:
-            return web.Response(status=401, text="request is not authenticated")
+            refusal = web.Response(status=401, text="request is not authenticated")
+            # The connection may be older than what we know of the front proxy; the next one is asked who it is.
+            refusal.force_close()
+            return refusal
         call = Call(services, request, endpoint, user)
         wanted = authorization.attributes(endpoint, version, call.namespace, call.name)
         try:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import http.client
 import re
+import ssl
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -92,6 +97,23 @@ async def test_nobody_is_believed_without_the_front_proxy(
     assert (answer.status, answer.text) == (401, "request is not authenticated")
     assert not cluster.reviews
     assert not cluster.patches
+
+
+async def test_who_was_not_believed_connects_anew(api: Api) -> None:
+    """A connection that is older than the trust in front proxies would be refused for as long as it lasts."""
+
+    def ask() -> str | None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+        host = urllib.parse.urlsplit(api.url).netloc
+        connection = http.client.HTTPSConnection(host, timeout=10, context=tls)
+        with contextlib.closing(connection):
+            connection.request("GET", f"{_BASE}/version")
+            answer = connection.getresponse()
+            assert answer.status == 401
+            return answer.headers["Connection"]
+
+    assert await asyncio.to_thread(ask) == "close"
 
 
 async def test_extra_is_passed_on(api: Api, cluster: FakeKube) -> None:
