@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 CONFIG_MAP: Final = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
 #: Seconds; API servers change it when their certificates do: every few months.
 _REFRESH: Final = 60.0
-#: Seconds after it could not be read.
+#: Seconds while nobody is believed: an API server that has just started publishes it a moment later.
 _AGAIN: Final = 5.0
 
 #: As `ssl.SSLSocket.getpeercert` gives it: verified, else empty.
@@ -127,17 +127,20 @@ class FrontProxySource:
             self.current = found
             _log.info("front proxy: allowed names %s", ", ".join(found.names) or "any")
 
-    async def look(self) -> bool:
-        """Refresh, and say whether it could be read; what is known stays in force while it can't."""
+    @property
+    def known(self) -> bool:
+        """Whether anybody can be believed."""
+        return bool(self.current.authority)
+
+    async def look(self) -> None:
+        """Refresh; what is known stays in force while it can't be read."""
         try:
             await self.refresh()
         except (KubeError, ssl.SSLError) as error:
-            _log.warning("front proxy: %s; asking again in %.0f s", error, _AGAIN)
-            return False
-        return True
+            _log.warning("front proxy: %s; asking again soon", error)
 
     async def follow(self) -> None:
         """Look for ever."""
         while True:
-            could = await self.look()
-            await asyncio.sleep(_REFRESH if could else _AGAIN)
+            await self.look()
+            await asyncio.sleep(_REFRESH if self.known else _AGAIN)

@@ -13,7 +13,7 @@ from qvirt_api.subresources.authentication import FrontProxySource
 from qvirt_api.subresources.call import Services
 from qvirt_api.subresources.node import NodeAgents
 from qvirt_api.subresources.page_files import NOVNC, PageFiles
-from qvirt_api.subresources.routes import routes
+from qvirt_api.subresources.routes import Handler, routes
 from qvirt_kube.client import Kube
 
 
@@ -42,6 +42,7 @@ class Subresources:
 
     def join(self, app: web.Application) -> None:
         """Add the routes, after all others of the server; sessions end with it."""
+        app.middlewares.append(self._let_go)
         app.add_routes(routes(self.services))
         app.on_shutdown.append(self._close)
 
@@ -52,6 +53,14 @@ class Subresources:
     async def follow(self) -> None:
         """Keep up with the front proxy until cancelled; before its first look nobody is believed."""
         await self._front.follow()
+
+    @web.middleware
+    async def _let_go(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """While the front proxy is unknown no connection is kept: it would stay one that was not asked who it is."""
+        response = await handler(request)
+        if not self._front.known:
+            response.force_close()
+        return response
 
     async def _close(self, _app: web.Application) -> None:
         await self.services.sessions.close()
