@@ -28,6 +28,13 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         await writer.drain()
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says nothing is given up after half a second."""
+    monkeypatch.setattr(portforward, "_SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(portforward, "_PING_SECONDS", 0.1)
+
+
 @pytest.mark.parametrize("kind", ["vm", "vmi"])
 async def test_bytes_go_both_ways(
     kind: str, jane: Virtctl, cluster: FakeKube, guest_port: Start
@@ -162,32 +169,22 @@ def abort(stream: Stream) -> None:
     connection.transport.abort()
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_silent_client_is_given_up(
-    jane: Virtctl,
-    cluster: FakeKube,
-    guest_port: Start,
-    api: Api,
-    monkeypatch: pytest.MonkeyPatch,
+    jane: Virtctl, cluster: FakeKube, guest_port: Start, api: Api
 ) -> None:
     """One that answers no ping: nothing is read there, and the connection stays."""
-    monkeypatch.setattr(portforward, "_SILENCE_SECONDS", 0.5)
-    monkeypatch.setattr(portforward, "_PING_SECONDS", 0.1)
     cluster.vmi()
     port = await guest_port(echo)
     async with jane.port_forward("vmi", "vm", port):
         await until("the session has ended", lambda: len(api.services.sessions) == 0)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_client_that_takes_nothing_is_given_up(
-    jane: Virtctl,
-    cluster: FakeKube,
-    guest_port: Start,
-    api: Api,
-    monkeypatch: pytest.MonkeyPatch,
+    jane: Virtctl, cluster: FakeKube, guest_port: Start, api: Api
 ) -> None:
     """Also while pings wait behind what the guest says."""
-    monkeypatch.setattr(portforward, "_SILENCE_SECONDS", 0.5)
-    monkeypatch.setattr(portforward, "_PING_SECONDS", 0.1)
     cluster.vmi()
 
     async def pour(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -201,12 +198,11 @@ async def test_a_client_that_takes_nothing_is_given_up(
         await until("the session has ended", lambda: len(api.services.sessions) == 0)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_guest_that_takes_nothing_is_no_silent_client(
-    jane: Virtctl, cluster: FakeKube, guest_port: Start, monkeypatch: pytest.MonkeyPatch
+    jane: Virtctl, cluster: FakeKube, guest_port: Start
 ) -> None:
     """Whose pings are not even read then."""
-    monkeypatch.setattr(portforward, "_SILENCE_SECONDS", 0.5)
-    monkeypatch.setattr(portforward, "_PING_SECONDS", 0.1)
     cluster.vmi()
     taken = asyncio.Event()
 
