@@ -16,7 +16,7 @@ from qvirt_kube.mirror import Mirror, stub, whole
 from qvirt_kube.watching import Interest
 from qvirt_operator import paths
 from qvirt_operator.views import Pod, Vmi, convert
-from qvirt_pods.pods import pod_name
+from qvirt_pods.pods import CREATED_BY, pod_name
 
 MACHINES: Final = Interest(group=GROUP, plural="virtualmachines")
 INSTANCES: Final = Interest(group=GROUP, plural="virtualmachineinstances")
@@ -30,7 +30,6 @@ INTERESTS: Final = (
     Interest(group=GROUP, plural="kubevirts"),
     PODS,
 )
-_CREATED_BY: Final = "kubevirt.io/created-by"
 
 
 class Known:
@@ -73,7 +72,7 @@ class Known:
                 item = await kube.get(paths.pods(meta.namespace, name))
             except NotFound:
                 return ()
-            if item["metadata"].get("labels", {}).get(_CREATED_BY) == meta.uid:
+            if item["metadata"].get("labels", {}).get(CREATED_BY) == meta.uid:
                 self._pods.put(item)
             found = self._pods.find(meta.uid)
         pods = (convert(item, Pod) for item in found)
@@ -94,7 +93,7 @@ def _unborn(vmi: Vmi) -> bool:
 
 
 def _creator(pod: Object) -> str:
-    return str(pod["metadata"].get("labels", {}).get(_CREATED_BY, ""))
+    return str(pod["metadata"].get("labels", {}).get(CREATED_BY, ""))
 
 
 def _of_pod(pod: Object) -> Object:

@@ -136,7 +136,7 @@ def _metadata(metadata: Object, name: str) -> Object:
     """No object of an API stands behind it. podman names containers after the pod, so that it has the VM's name."""
     gone = ("ownerReferences", "generateName")
     kept = {key: value for key, value in metadata.items() if key not in gone}
-    labels = {k: v for k, v in metadata["labels"].items() if k != "kubevirt.io/created-by"}
+    labels = {k: v for k, v in metadata["labels"].items() if k != pods.CREATED_BY}
     return kept | {"name": name, "labels": labels}
 
 

@@ -28,6 +28,8 @@ READINESS_GATE: Final = "kubevirt.io/virtual-machine-unpaused"
 
 #: Annotation: bytes beyond the guest's RAM.
 OVERHEAD: Final = "kubevirt.io/memory-overhead-bytes"
+#: The label with the UID of the pod's instance.
+CREATED_BY: Final = "kubevirt.io/created-by"
 #: The characters of Kubernetes' own generated names.
 _ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 #: What the API server keeps of a generateName, before 5 generated characters.
@@ -92,7 +94,7 @@ def _metadata(vmi: VirtualMachineInstance, settings: Settings) -> Object:
         "labels": {
             **vmi.metadata.labels,
             "kubevirt.io": "virt-launcher",
-            "kubevirt.io/created-by": vmi.metadata.uid,
+            CREATED_BY: vmi.metadata.uid,
             "vm.kubevirt.io/name": hostname(vmi),
             "vmi.kubevirt.io/id": instance_id(name),
         },

@@ -14,6 +14,7 @@ from qvirt_crds.report import GuestInterface, VmReport
 from qvirt_handler import interfaces
 from qvirt_handler.status import CREATED, Notice, Seen, decide
 from qvirt_handler.writer import now
+from qvirt_pods.pods import CREATED_BY
 
 _VMIS: Final = "/apis/kubevirt.io/v1/virtualmachineinstances"
 _SEEN: Final = Seen(
@@ -39,7 +40,7 @@ class Handlers:
 
     def launch(self, pod: Object) -> None:
         """The containers of a pod have been started."""
-        uid = pod["metadata"].get("labels", {}).get("kubevirt.io/created-by", "")
+        uid = pod["metadata"].get("labels", {}).get(CREATED_BY, "")
         self._launched.add(uid)
         if uid in self._early:
             self._player.show(self._early.pop(uid))
