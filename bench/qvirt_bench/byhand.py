@@ -18,6 +18,7 @@ import msgspec
 from qvirt_bench import pod, smaps
 from qvirt_crds import names
 from qvirt_crds.report import Accel
+from qvirt_crds.sync import SyncArguments
 from qvirt_launcher.fds import MONITOR_FD
 from qvirt_qmp.client import Monitor
 
@@ -64,16 +65,21 @@ class Machine:
 
 @contextlib.asynccontextmanager
 async def template(
-    root: Path, arguments: object, *, disks: Path = pod.DEMO_DISK.parent
+    root: Path, arguments: SyncArguments, *, disks: Path = pod.DEMO_DISK.parent
 ) -> AsyncIterator[Template]:
-    """Have a launcher start the guest once, paused, to take its command line and its fresh overlays."""
+    """Have a launcher start the guest, to take its command line; and once more, paused, to take its fresh overlays.
+
+    A paused one has another command line: its firmware waits for somebody at the screen.
+    """
     with tempfile.TemporaryDirectory(prefix="qvirt-bench-") as kept:
         async with pod.started(root, disks=disks) as one:
-            monitor = await one.connect()
-            sent = msgspec.to_builtins(arguments)
-            sent["vmi"]["spec"]["startStrategy"] = "Paused"
-            await monitor.execute("vm-sync", sent)
-            report = await one.phase("Paused", "Running")
+            await one.sync(arguments)
+            report = await one.running()
+        paused = msgspec.structs.replace(arguments.vmi.spec, start_strategy="Paused")
+        vmi = msgspec.structs.replace(arguments.vmi, spec=paused)
+        async with pod.started(root, disks=disks) as one:
+            await one.sync(msgspec.structs.replace(arguments, vmi=vmi))
+            await one.phase("Paused")
             shutil.copytree(one.run_dir / "disks", Path(kept) / "disks")
         yield Template(argv=report.argv, disks=str(Path(kept) / "disks"))
 

@@ -1,5 +1,8 @@
 """Which thread serves which virtio disk: ``ioThreadsPolicy`` and ``dedicatedIOThread``.
 
+A spec that says nothing gets one thread for all of them, where KubeVirt leaves them to QEMU's main loop: there a request
+costs a third more CPU time (docs/benchmarks.md, a guest's disk) and waits for whatever else QEMU does. A microvm has none.
+
 Threads are numbered from 1: first those that several disks share, then one for each disk with a thread of its own.
 QEMU before 9.0 serves one disk by one thread, so ``supplementalPool`` gives each disk one thread of the pool in turn.
 """
@@ -11,15 +14,16 @@ from typing import assert_never
 from qvirt_crds.devices import Disk
 from qvirt_crds.domain import Domain
 from qvirt_launcher.arguments import Properties, refused
+from qvirt_launcher.board import family
 from qvirt_launcher.cpu import vcpus
 
 
 def assign_threads(domain: Domain) -> dict[str, str]:
-    """Disk name -> id of its I/O thread; empty when the spec asks for none."""
+    """Disk name -> id of its I/O thread."""
     disks = [d for d in domain.devices.disks if d.disk is not None and d.disk.bus == "virtio"]
     dedicated = [disk for disk in disks if disk.dedicated_io_thread]
     shared = [disk for disk in disks if not disk.dedicated_io_thread]
-    if domain.io_threads_policy is None and not dedicated:
+    if domain.io_threads_policy is None and not dedicated and family(domain) == "microvm":
         return {}
     size = _shared_threads(domain, shared, len(dedicated))
     threads = {disk.name: f"iothread{1 + i % size}" for i, disk in enumerate(shared)}

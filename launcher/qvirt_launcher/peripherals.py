@@ -15,6 +15,9 @@ from qvirt_launcher.slots import Slots
 
 _DEVICES: Final = "spec.domain.devices"
 _AUDIO: Final = "audio0"
+#: The only port (0 is for consoles). A controller has two queues for each port that it could have, 64 by default: each is a
+#: descriptor that QEMU's main loop polls at every turn, and rings that the guest sets up at boot.
+_AGENT_PORT: Final = 1
 _STATS_PERIOD_SECONDS: Final = 10
 _VGA_MEMORY_MIB: Final = 16
 
@@ -45,12 +48,12 @@ def agent_channel(host: HostFacts, board: Family, slots: Slots, *, transitional:
     return Part(
         chardevs=(_socket("agent0", f"{host.run_dir}/{names.AGENT_SOCKET}"),),
         devices=(
-            {"driver": controller, "id": "virtio-serial0", **place},
+            {"driver": controller, "id": "virtio-serial0", "max_ports": _AGENT_PORT + 1, **place},
             {
                 "driver": "virtserialport",
                 "id": "agent",
                 "bus": "virtio-serial0.0",
-                "nr": 1,
+                "nr": _AGENT_PORT,
                 "chardev": "agent0",
                 "name": "org.qemu.guest_agent.0",
             },

@@ -11,13 +11,16 @@ from qvirt_operator.views import Condition, Pod, Vmi
 from qvirt_operator.vmi_phase import creating
 from qvirt_operator.vmi_seen import Seen
 
+_NOT_RUNNING: Final = "GuestNotRunning"
+#: The kubelet's word of a pod that lacks nothing else.
+_GATE_CLOSED: Final = "ReadinessGatesNotReady"
 _PULL_FAILURES: Final = ("ErrImagePull", "ImagePullBackOff")
 
 
 def conditions(seen: Seen, phase: str) -> dict[str, Condition | None]:
     """Those that are virt-controller's in this phase (`qvirt_crds.status`); None for one that shall not be there."""
     found = {
-        "Ready": _ready(seen.pod, phase),
+        "Ready": _ready(seen.vmi, seen.pod, phase),
         "PodScheduled": _pod_scheduled(seen),
         "EvictionRequested": _evicted(seen.vmi),
     }
@@ -38,17 +41,26 @@ def _evicted(vmi: Vmi) -> Condition | None:
     return condition(reason, True, reason, "VMI is marked for eviction")
 
 
-def _ready(pod: Pod | None, phase: str) -> Condition:
+def _ready(vmi: Vmi, pod: Pod | None, phase: str) -> Condition:
     if pod is None or phase == "Pending":
         return condition("Ready", False, *NO_POD)
     if pod.metadata.deleting:
         return condition("Ready", False, "PodTerminating", "virt-launcher pod is terminating")
-    if phase != "Running" or pod.status.phase == "Pending":
-        # The second: virt-handler is faster than the kubelet, whose word on the pod's readiness is about to come.
-        message = "Guest VM is not reported as running"
-        return condition("Ready", False, "GuestNotRunning", message)
+    said = pod.condition("Ready")
+    if phase != "Running" or pod.status.phase == "Pending" or _is_late(vmi, said):
+        return condition("Ready", False, _NOT_RUNNING, "Guest VM is not reported as running")
     message = "virt-launcher pod is missing the Ready condition"
-    return pod.condition("Ready") or condition("Ready", False, "PodConditionMissing", message)
+    return said or condition("Ready", False, "PodConditionMissing", message)
+
+
+def _is_late(vmi: Vmi, said: Condition | None) -> bool:
+    """Whether the kubelet has not seen yet that the pod's gate is open (`vmi_pods.pod_condition`): its next word is about to come."""
+    before, paused = vmi.condition("Ready"), vmi.condition("Paused")
+    return (
+        (before is not None and before.reason == _NOT_RUNNING)
+        and (said is not None and said.reason == _GATE_CLOSED)
+        and (paused is None or paused.status != "True")
+    )
 
 
 def _pod_scheduled(seen: Seen) -> Condition | None:

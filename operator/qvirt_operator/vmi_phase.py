@@ -17,8 +17,8 @@ from qvirt_operator.node_health import UNRESPONSIVE
 from qvirt_operator.views import Pod, moment
 from qvirt_operator.vmi_seen import Seen
 
-#: How long the scheduler may take before its silence is told.
-UNDECIDED: Final = timedelta(seconds=1)
+#: How long the scheduler may take before its silence is told; up to a second less, as creation times are whole ones.
+UNDECIDED: Final = timedelta(seconds=3)
 #: How long a guest may take, once its launcher runs, before that is told.
 IMMINENT: Final = timedelta(seconds=10)
 

@@ -1,4 +1,4 @@
-"""The launcher's images as they are built: equal bytes from equal packages, and a QEMU that starts in them."""
+"""The images that qvirt runs from, as they are built: equal bytes from equal packages, and a QEMU that starts in them."""
 
 from __future__ import annotations
 
@@ -68,10 +68,11 @@ def _blob(archive: tarfile.TarFile, path: str) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.timeout(2 * _SECONDS)
-def test_two_builds_are_equal(tmp_path: Path) -> None:
-    build("launcher-microvm", IMAGES)
-    build("launcher-microvm", tmp_path)
-    ours, theirs = stamped(tmp_path, "launcher-microvm"), stamped(IMAGES, "launcher-microvm")
+@pytest.mark.parametrize("name", ["launcher", "launcher-microvm", "operator"])
+def test_two_builds_are_equal(name: str, tmp_path: Path) -> None:
+    build(name, IMAGES)
+    build(name, tmp_path)
+    ours, theirs = stamped(tmp_path, name), stamped(IMAGES, name)
     if ours["packages"] != theirs["packages"]:
         pytest.skip("the Debian archive has changed between the two builds")
     assert ours["outputs"] == theirs["outputs"]

@@ -165,6 +165,18 @@ def test_a_guest_is_ready_when_its_pod_is_and_nothing_is_written_between() -> No
     assert list(patch["status"]) == ["conditions"]
 
 
+def test_nothing_is_written_while_the_kubelet_is_about_to_see_the_open_gate() -> None:
+    vmi = after(instance("Pending"), decide(instance("Pending"), pod(node="node-1")))
+    running = Vmi({**vmi.data, "status": {**vmi.raw, "phase": "Running"}})
+    closed = {"type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady"}
+    waiting = pod("Running", RUNNING, conditions=[closed])
+    assert decide(running, waiting).patch == {}
+    # What it says of a paused guest is the truth.
+    conditions = [*running.raw["conditions"], {"type": "Paused", "status": "True"}]
+    paused = Vmi({**running.data, "status": {**running.raw, "conditions": conditions}})
+    assert "ReadinessGatesNotReady" in str(decide(paused, waiting).patch["status"]["conditions"])
+
+
 def test_no_pod_without_the_finalizer() -> None:
     vmi = instance()
     bare = Vmi({**vmi.data, "metadata": {**vmi.data["metadata"], "finalizers": []}})

@@ -24,6 +24,8 @@ Writes = Counter[tuple[str, str, str]]
 _CONNECTIONS: Final = 48
 _SECONDS: Final = 60.0
 _LONGEST_CHUNK: Final = 1 << 20
+#: The version is too old to go on from.
+_GONE: Final = 410
 _PATCHES: Final = {
     "merge": "application/merge-patch+json",
     "strategic": "application/strategic-merge-patch+json",
@@ -84,7 +86,7 @@ class Api:
         await self._call("DELETE", path, {"gracePeriodSeconds": 0})
 
     async def watch(self, path: str, version: str) -> AsyncIterator[tuple[str, Object]]:
-        """Type and object of each change since a version, until the caller has had enough."""
+        """Type and object of each change since a version, until the API server ends it: the caller lists again, and goes on from there."""
         query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "3600"}
         assert self._session is not None
         async with self._session.get(path, params=query) as response:
@@ -94,6 +96,8 @@ class Api:
                 for line in lines:
                     found = msgspec.json.decode(line, type=Object)
                     if found["type"] == "ERROR":
+                        if found["object"].get("code") == _GONE:
+                            return
                         raise BenchError(f"watching {path}: {found['object']}")
                     yield found["type"], found["object"]
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from qvirt_bench.fleet.api import Api, Object
 from qvirt_bench.fleet.player import Player, event
+from qvirt_handler.writer import now
 
 _PODS: Final = "/api/v1/pods"
 #: As many as a kubelet takes (its default).
@@ -77,12 +78,13 @@ class Kubelets:
     async def _write(self, pod: Object, phase: str, state: Object) -> None:
         running = "running" in state
         ready = running and _gates_open(pod)
+        closed = "ReadinessGatesNotReady" if running else "ContainersNotReady"
         status: Object = {
             "phase": phase,
             "conditions": [
                 _made("Initialized", True),
-                _made("ContainersReady", running),
-                _made("Ready", ready),
+                _made("ContainersReady", running, "ContainersNotReady"),
+                _made("Ready", ready, closed),
             ],
             "containerStatuses": [_container(c, state) for c in pod["spec"]["containers"]],
         }
@@ -118,12 +120,14 @@ def _gates_open(pod: Object) -> bool:
     return all(_condition(pod, gate["conditionType"]) == "True" for gate in gates)
 
 
-def _made(kind: str, holds: bool) -> Object:
+def _made(kind: str, holds: bool, otherwise: str = "") -> Object:
     return {
         "type": kind,
         "status": str(holds),
+        # Null takes away what was there.
+        "reason": None if holds else otherwise,
         "lastProbeTime": None,
-        "lastTransitionTime": "2026-01-01T00:00:00Z",
+        "lastTransitionTime": now(),
     }
 
 
@@ -136,5 +140,5 @@ def _container(container: Object, state: Object) -> dict[str, Any]:
         "ready": running,
         "started": running,
         "restartCount": 0,
-        "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}} if running else state,
+        "state": {"running": {"startedAt": now()}} if running else state,
     }

@@ -30,11 +30,22 @@ class Player:
 
         :raise BenchError: the API server does not take a step.
         """
-        start = (await self._api.get(self._path))["metadata"]["resourceVersion"]
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch(start))
+            group.create_task(self._look())
             for _ in range(self._workers):
                 group.create_task(self._work())
+
+    async def _look(self) -> None:
+        # The API server ends a watch whose reader is late, as one is on a busy machine.
+        while True:
+            listed = await self._api.get(self._path)
+            kinds = {
+                "apiVersion": listed["apiVersion"],
+                "kind": listed["kind"].removesuffix("List"),
+            }
+            for item in listed["items"]:
+                self.show({**item, **kinds})
+            await self._watch(listed["metadata"]["resourceVersion"])
 
     async def _watch(self, version: str) -> None:
         async for kind, item in self._api.watch(self._path, version):

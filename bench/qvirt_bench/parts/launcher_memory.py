@@ -18,7 +18,7 @@ from qvirt_launcher.settle import QUIET
 #: virt-launcher-monitor, virt-launcher, virtlogd and virtqemud (peers.md 3.1: its own constants, v1.9.0).
 _KUBEVIRT_MIB: Final = 190.0
 _RUNS: Final = 3
-_NODE: Final = (1, 2, 4)
+_NODE: Final = (1, 4)
 #: An event that costs less than a clock tick goes unseen (`pod.Pod.rest`), and puts rest off once.
 _REST_SECONDS: Final = 2 * QUIET + 5
 

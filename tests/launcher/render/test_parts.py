@@ -382,7 +382,8 @@ def test_a_disk_without_a_prepared_volume() -> None:
 @pytest.mark.parametrize(
     ("policy", "disks", "cores", "expected"),
     [
-        (None, [False, False], 1, {}),
+        (None, [], 1, {}),
+        (None, [False, False], 1, {"d0": 1, "d1": 1}),
         (None, [True, False], 1, {"d0": 2, "d1": 1}),
         ("shared", [False, False, True], 1, {"d0": 1, "d1": 1, "d2": 2}),
         ("auto", [False] * 3, 1, {"d0": 1, "d1": 2, "d2": 1}),
@@ -409,6 +410,14 @@ def test_io_threads(
     threads = {name: f"iothread{number}" for name, number in expected.items()}
     assert assign_threads(instance(domain).spec.domain) == threads
     assert {o["id"] for o in build(domain).objects} == set(threads.values())
+
+
+def test_a_microvm_has_no_io_thread_of_its_own_accord() -> None:
+    domain = {
+        "machine": {"type": "microvm"},
+        "devices": {"disks": [{"name": "d", "disk": {"bus": "virtio"}}]},
+    }
+    assert assign_threads(instance(domain).spec.domain) == {}
 
 
 # --- starting --------------------------------------------------------------------------------------------------------
