@@ -11,8 +11,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from qvirt_bench import api_writes, live
+from qvirt_bench import api_writes, cpu_shares, live
 from qvirt_bench.api_writes import Seen, Watch, Writes
+from qvirt_bench.cpu_shares import Shares
 from qvirt_bench.errors import BenchError
 from qvirt_bench.figures import Curve, Figure, Measured, Plot
 from qvirt_crds.quantity import parse_bytes
@@ -47,6 +48,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     #: Everybody's, as the API server counts them; and one by one, those of our objects and pods.
     writes: Writes
     ours: Writes
+    cpu: Shares
 
 
 class Cluster:
@@ -62,17 +64,20 @@ class Cluster:
         make = self._pod if kind == "pods" else _instance
         watch, pods = self._watches[kind], self._watches["pods"]
         first, first_pod = len(watch.seen), len(pods.seen)
-        before = await api_writes.counted(self._here.config)
+        before, parts = await api_writes.counted(self._here.config), await self._here.parts()
+        begun = cpu_shares.spent(parts)
         created: dict[str, float] = {}
         creating = asyncio.create_task(self._create(kind, names, make, created))
         running = await self._until_ready(watch, first, names)
         await creating
+        cpu = cpu_shares.spent(parts)
+        cpu.subtract(begun)
         writes = await api_writes.counted(self._here.config) - before
         ours = _instance_writes(watch.seen[first:], self._here.namespace, writes)
         ours["PATCH", "pods", "status"] = _pod_writes(pods.seen[first_pod:])
         await self._clear(kind, names)
         seconds = tuple(running[name] - created[name] for name in names)
-        return Batch(seconds=seconds, writes=writes, ours=ours)
+        return Batch(seconds=seconds, writes=writes, ours=ours, cpu=cpu)
 
     async def _create(
         self,
@@ -158,9 +163,10 @@ async def measure() -> Measured:
                 guests.setdefault(at_once, []).extend(batch.seconds)
                 writes += batch.writes
                 ours += batch.ours
+        cpu = cpu_shares.told(batch.cpu, base.cpu, len(batch.seconds))
     figures = [figure for at_once in _AT_ONCE for figure in _figures(at_once, guests, pods)]
     figures.append(_writes_figure(ours))
-    notes = (*_NOTES, *((f"The node has room for {room} at once.",) if room < _COUNT else ()))
+    notes = (*_NOTES, cpu, *((f"The node has room for {room} at once.",) if room < _COUNT else ()))
     plot = _plot(guests[_AT_ONCE[-1]], pods[_AT_ONCE[-1]])
     return Measured(figures=tuple(figures), notes=notes, plots=(plot,), table=_table(writes, ours))
 
