@@ -48,16 +48,6 @@ async def by_launcher(root: Path, accel: Accel) -> AsyncIterator[Guest]:
 
 
 @contextlib.asynccontextmanager
-async def same_argv(root: Path, accel: Accel) -> AsyncIterator[Guest]:
-    """The launcher's very command line, by hand."""
-    async with contextlib.AsyncExitStack() as stack:
-        disks = stack.enter_context(_images())
-        made = await stack.enter_async_context(byhand.template(root, _guest(accel), disks=disks))
-        machine = await stack.enter_async_context(byhand.started(root, made, disks=disks))
-        yield await stack.enter_async_context(_running(machine))
-
-
-@contextlib.asynccontextmanager
 async def by_hand(root: Path, accel: Accel) -> AsyncIterator[Guest]:
     """What an administrator would write."""
 

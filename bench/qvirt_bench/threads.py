@@ -29,12 +29,32 @@ def of(pid: int) -> Spent:
     """
     vcpus = devices = 0.0
     for thread in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{thread}/stat", encoding="utf-8", errors="replace") as file:
-            name, _, rest = file.read().rpartition(")")
-        fields = rest.split()
+        name, fields = _stat(pid, thread)
         seconds = (int(fields[11]) + int(fields[12])) / _TICK
-        if "(CPU " in name:
+        if _runs_guest(name):
             vcpus += seconds
         else:
             devices += seconds
     return Spent(vcpus=vcpus, devices=devices)
+
+
+def part(pid: int) -> None:
+    """Give the threads that run the guest one processor, and all others another, if there are two.
+
+    :raise OSError: it is gone.
+    """
+    first, *others = sorted(os.sched_getaffinity(0))
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        name, _ = _stat(pid, thread)
+        os.sched_setaffinity(int(thread), {first} if _runs_guest(name) else others or {first})
+
+
+def _stat(pid: int, thread: str) -> tuple[str, list[str]]:
+    """Its name, and its numbers from the third of proc(5) on."""
+    with open(f"/proc/{pid}/task/{thread}/stat", encoding="utf-8", errors="replace") as file:
+        name, _, rest = file.read().rpartition(")")
+    return name.partition("(")[2], rest.split()
+
+
+def _runs_guest(name: str) -> bool:
+    return name.startswith("CPU ")
