@@ -33,6 +33,7 @@ PARTS: Final[Mapping[str, str]] = {
     "streams": "Consoles and forwarded ports through virt-api",
     "control-plane": "The control plane",
     "scale-controller": "virt-controller and thousands of instances",
+    "growth": "virt-controller, more changes and more nodes",
     "scale-handler": "virt-handler and the guests of a full node",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator
@@ -11,23 +10,21 @@ from typing import Final
 
 from qvirt_bench import image_root, pod, smaps
 from qvirt_bench.conditions import accelerator
-from qvirt_bench.figures import Curve, Figure, Measured, Plot
+from qvirt_bench.figures import Figure, Measured
 from qvirt_crds import pod_layout
 from qvirt_launcher.settle import QUIET
 
 #: virt-launcher-monitor, virt-launcher, virtlogd and virtqemud (peers.md 3.1: its own constants, v1.9.0).
 _KUBEVIRT_MIB: Final = 190.0
 _RUNS: Final = 3
-_NODE: Final = (1, 4)
 #: An event that costs less than a clock tick goes unseen (`pod.Pod.rest`), and puts rest off once.
 _REST_SECONDS: Final = 2 * QUIET + 5
 
 
 async def measure() -> Measured:
-    """One pod alone, `_RUNS` times; then several on the node, which share the pages of programs."""
+    """One pod alone, `_RUNS` times. How it grows with pods that share the pages of programs: see `density`."""
     root = image_root.unpack(image_root.archive_of("launcher"))
-    alone = [await _pods(root, 1) for _ in range(_RUNS)]
-    shared = [alone[0], *[await _pods(root, count) for count in _NODE[1:]]]
+    alone = [await _pod(root) for _ in range(_RUNS)]
     parts = [
         Figure(
             name="launcher's own memory (all of the pod but QEMU), alone on its node",
@@ -55,21 +52,7 @@ async def measure() -> Measured:
             kind="value",
         ),
     ]
-    plot = Plot(
-        title="PSS of the launcher's processes for each VM",
-        x="VMs on the node",
-        y="MiB for each VM",
-        curves=(
-            Curve(
-                name="virt-launcher and one containerDisk's sidecar",
-                points=tuple(
-                    (float(count), _mib(rest + holder))
-                    for count, (rest, _, holder) in zip(_NODE, shared, strict=True)
-                ),
-            ),
-        ),
-    )
-    return Measured(figures=tuple(parts), notes=_NOTES, plots=(plot,))
+    return Measured(figures=tuple(parts), notes=_NOTES)
 
 
 _NOTES: Final = (
@@ -81,22 +64,17 @@ _NOTES: Final = (
 _Memory = tuple[smaps.Memory, smaps.Memory, smaps.Memory]
 
 
-async def _pods(root: Path, count: int) -> _Memory:
-    """Means over pods that run at once: the launcher at rest, the launcher after a query, the sidecar."""
-    async with contextlib.AsyncExitStack() as stack:
-        pods = [await stack.enter_async_context(pod.started(root)) for _ in range(count)]
-        holders = [await stack.enter_async_context(_holder(root)) for _ in range(count)]
-        for one in pods:
-            await one.sync(pod.guest(accel=accelerator()))
-            await one.running()
-        await asyncio.gather(*(one.prompt() for one in pods))
-        await asyncio.gather(*(one.rest(_REST_SECONDS) for one in pods))
-        rest = smaps.of_processes(one.launcher for one in pods)
-        held = smaps.of_processes(pid for one in holders for pid in one.processes())
-        for one in pods:
-            await one.running()
-        after = smaps.of_processes(one.launcher for one in pods)
-    return _each(rest, count), _each(after, count), _each(held, count)
+async def _pod(root: Path) -> _Memory:
+    """The launcher at rest, the launcher after a query, the sidecar."""
+    async with pod.started(root) as one, _holder(root) as holder:
+        await one.sync(pod.guest(accel=accelerator()))
+        await one.running()
+        await one.prompt()
+        await one.rest(_REST_SECONDS)
+        rest = smaps.of_processes([one.launcher])
+        held = smaps.of_processes(holder.processes())
+        await one.running()
+        return rest, smaps.of_processes([one.launcher]), held
 
 
 @contextlib.asynccontextmanager
@@ -110,12 +88,6 @@ async def _holder(root: Path) -> AsyncIterator[pod.Pod]:
             yield pod.Pod(process, directory)
         finally:
             await pod.end(process)
-
-
-def _each(memory: smaps.Memory, count: int) -> smaps.Memory:
-    return smaps.Memory(
-        **{name: getattr(memory, name) // count for name in memory.__struct_fields__}
-    )
 
 
 def _mib(memory: smaps.Memory) -> float:

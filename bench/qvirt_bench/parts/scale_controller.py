@@ -6,45 +6,21 @@ the instances and their controller cost nothing.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
-import tempfile
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
 
-from qvirt_bench import smaps
-from qvirt_bench.errors import BenchError
 from qvirt_bench.figures import Curve, Figure, Measured, Plot
-from qvirt_bench.fleet.api import Api, Object, Writes
-from qvirt_bench.fleet.crowd import Crowd
-from qvirt_bench.fleet.handlers import Handlers
-from qvirt_bench.fleet.kubelet import PODS_PER_NODE, Kubelets
-from qvirt_bench.fleet.objects import NAMESPACE, bare_pod, instance, ownerless_launcher
-from qvirt_bench.fleet.site import TICK, Component, beat, make_nodes, site
-from qvirt_cluster.control_plane import free_ports
+from qvirt_bench.fleet.api import Writes
+from qvirt_bench.fleet.scene import Spent, running, spent
 
 #: Instances in all. 10,000 take more time than this part has among the others (at the rates of its chapter): asked for by name.
 _SIZE: Final = int(os.environ.get("QVIRT_BENCH_SIZE", "2000"))
 #: Shares of them at which a look is taken.
 _STAGES: Final = (0.1, 0.25, 0.5, 1.0)
 _KIB: Final = 1024
-#: A controller that uses less of a core has nothing to do.
-_RESTING: Final = 0.05
-_REST_DEADLINE: Final = 600.0
-_PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
-_VMIS: Final = f"/apis/kubevirt.io/v1/namespaces/{NAMESPACE}/virtualmachineinstances"
-
-
-#: Milliseconds of CPU time, by who has spent them.
-Spent = Counter[str]
-_PLAYERS: Final = "the players"
-_NAMES: Final = {"kube-apiserver": "kube-apiserver", "etcd": "etcd"}
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +36,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
 async def measure() -> Measured:
     """Stages: bare pods, instances; then a restart."""
-    async with _running() as scene:
+    async with running(3 * _SIZE) as scene:
         empty = scene.controller.pss
         stages, writes, done = [], Writes(), 0
         for_pods, for_launchers, for_vmis = Spent(), Spent(), Spent()
@@ -75,7 +51,7 @@ async def measure() -> Measured:
             for_launchers += with_launchers - with_pods
             vmis = await scene.vmis.up(done, count)
             for_vmis += spent() - with_launchers
-            await scene.controller.rest(_RESTING, _REST_DEADLINE)
+            await scene.rest()
             writes += await scene.api.writes() - before
             stage = Stage(
                 count=count,
@@ -92,76 +68,6 @@ async def measure() -> Measured:
     spent_for = (for_pods, for_launchers, for_vmis)
     shares = tuple({who: ms / done for who, ms in each.items()} for each in spent_for)
     return _measured(empty, stages, writes, level, again, shares)
-
-
-def spent() -> Spent:
-    """CPU time so far of this process and of those that it has started, by their names."""
-    found = Spent({_PLAYERS: round(1000 * sum(os.times()[:2]))})
-    for pid, name in smaps.descendants(os.getpid()).items():
-        if pid != os.getpid():
-            with contextlib.suppress(OSError):
-                found[_NAMES.get(name, "virt-controller")] += 1000 * smaps.cpu_ticks(pid) // TICK
-    return found
-
-
-class Scene:
-    """All that plays, and what is measured."""
-
-    def __init__(self, api: Api, controller: Component) -> None:
-        self.api = api
-        self.controller = controller
-        self.pods = Crowd(api, _PODS, bare_pod)
-        self.launchers = Crowd(api, _PODS, ownerless_launcher, "launcher")
-        self.vmis = Crowd(api, _VMIS, instance)
-
-    def pod_ready(self, pod: Object) -> None:
-        """Of either kind, or an instance's."""
-        if "ownerReferences" not in pod["metadata"]:
-            bare = len(pod["spec"]["containers"]) == 1
-            (self.pods if bare else self.launchers).came_up(pod)
-
-    async def restart(self) -> float:
-        """Seconds from SIGTERM until all is level: an instance made meanwhile runs, and the controller has nothing left to do."""
-        begun = time.monotonic()
-        await self.controller.stop()
-        await self.controller.start()
-        late = await self.vmis.one("late")
-        rest = await self.controller.rest(_RESTING, _REST_DEADLINE)
-        return max(late, rest) - begun
-
-
-@contextlib.asynccontextmanager
-async def _running() -> AsyncIterator[Scene]:
-    async with site("virt-controller") as (_, api, kubeconfig):
-        nodes = tuple(f"node-{number}" for number in range(3 * _SIZE // PODS_PER_NODE + 1))
-        await make_nodes(api, nodes)
-        await api.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
-        with tempfile.NamedTemporaryFile(prefix="qvirt-bench-") as log:
-            flags = ("--launcher-image=launcher", "--namespace=kubevirt", "--identity=bench")
-            where = ("--kubeconfig", kubeconfig, "--health-host=127.0.0.1")
-            port = f"--health-port={free_ports(1)[0]}"
-            controller = Component("qvirt_operator", (*flags, *where, port), Path(log.name))
-            scene = Scene(api, controller)
-            await controller.start()
-            await asyncio.sleep(2)
-            await controller.rest(_RESTING, _REST_DEADLINE)
-            handlers = Handlers(api, scene.vmis.came_up)
-            players = (
-                Kubelets(api, nodes, handlers.launch, scene.pod_ready).play(),
-                handlers.play(),
-                beat(api, nodes),
-            )
-            playing = [asyncio.ensure_future(player) for player in players]
-            try:
-                yield scene
-            finally:
-                for task in playing:
-                    task.cancel()
-                ended = await asyncio.gather(*playing, return_exceptions=True)
-                await controller.stop()
-                for error in ended:
-                    if isinstance(error, BaseExceptionGroup | Exception):
-                        raise BenchError(f"a player gave up: {error!r}") from error
 
 
 def _measured(
