@@ -33,6 +33,8 @@ class Doubt(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     #: The resourceVersion that the watch told last; empty: it told nothing.
     told: str
+    #: The one that the list has; empty: it is not in the list.
+    listed: str = ""
 
 
 class _Entry(msgspec.Struct, frozen=True, gc=False):
@@ -75,6 +77,8 @@ class Mirror:
         self._keep = keep
         self._key = key
         self._told: dict[str, _Entry] = {}
+        #: The newest resourceVersion that the watch has told, of whatever object; empty: none yet.
+        self.reached = ""
         #: Key -> uid; or uids, in the rare case.
         self._found: dict[str, str | tuple[str, ...]] = {}
 
@@ -83,10 +87,12 @@ class Mirror:
 
     def take(self, item: Object, *, gone: bool) -> None:
         """The watch has told of this object. It may come behind what is known by `learn`."""
-        uid = item["metadata"]["uid"]
+        uid, version = item["metadata"]["uid"], item["metadata"]["resourceVersion"]
+        if not older(version, self.reached):
+            self.reached = version
         if gone:
             self.drop(uid)
-        elif not older(item["metadata"]["resourceVersion"], self.version(uid)):
+        elif not older(version, self.version(uid)):
             self.put(item)
 
     def learn(self, item: Object) -> None:
@@ -145,9 +151,8 @@ class Mirror:
             missing.pop(item.uid, None)
             told = self.version(item.uid)
             if told != item.version:
-                differing.append(
-                    Doubt(uid=item.uid, namespace=item.namespace, name=item.name, told=told)
-                )
+                where = {"uid": item.uid, "namespace": item.namespace, "name": item.name}
+                differing.append(Doubt(**where, told=told, listed=item.version))
         return (*differing, *(self._unlisted(uid) for uid in missing))
 
     def _unlisted(self, uid: str) -> Doubt:

@@ -23,7 +23,7 @@ import msgspec
 from qvirt_kube.address import in_cluster_server
 from qvirt_kube.client import Kube, Object
 from qvirt_kube.errors import KubeError, NotFound
-from qvirt_kube.mirror import Doubt, Listed, Mirror, whole
+from qvirt_kube.mirror import Doubt, Listed, Mirror, older, whole
 
 _log = logging.getLogger(__name__)
 
@@ -122,6 +122,8 @@ class _Watch:
         self.interest = interest
         self.mirror = mirror
         self.tell = tell
+        #: What it was behind with when it was looked at last.
+        self.behind: frozenset[Doubt] = frozenset()
 
     def take(self, item: Object, *, gone: bool) -> None:
         self.mirror.take(item, gone=gone)
@@ -321,17 +323,29 @@ async def _resync(
 async def _tell_missed(kube: Kube, watch: _Watch, namespace: str) -> bool:
     """Tell what the watch has not; True: it has missed what it should have seen.
 
+    A watch that goes on, but has not come to what the list says, is only behind, as on a busy machine: to start it anew would
+    put it back to the beginning. What it is behind with a second time is told without it.
+
     :raises KubeError: no telling what is there.
     """
     interest, mirror = watch.interest, watch.mirror
+    before = mirror.reached
     doubts = mirror.doubts(await _listed(kube, interest, namespace))
-    if not doubts:
-        return False
-    await asyncio.sleep(LATE)
+    if doubts:
+        await asyncio.sleep(LATE)
+    doubts = tuple(doubt for doubt in doubts if mirror.version(doubt.uid) == doubt.told)
+    behind = frozenset(
+        doubt
+        for doubt in doubts
+        if mirror.reached != before and not (doubt.listed and older(doubt.listed, mirror.reached))
+    )
+    known, watch.behind = watch.behind, behind
     blind = False
     for doubt in doubts:
-        if mirror.version(doubt.uid) == doubt.told:
+        if doubt not in behind:
             blind = await _clear_up(kube, watch, doubt) or blind
+        elif doubt in known:
+            await _clear_up(kube, watch, doubt)
     return blind
 
 

@@ -64,6 +64,8 @@ class Watches:
         self.starts = 0
         self.blind = False
         self.broken = 0
+        #: The next version of y that it tells, each time it looks; 0: it has nothing to tell.
+        self.newest = 0
 
     async def run(self, thread: Any, stop: threading.Event) -> None:
         self.starts += 1
@@ -75,6 +77,10 @@ class Watches:
         for item in () if self.blind else list(self._server.pods.values()):
             await handler(type=None, body=item)
         while not stop.is_set():
+            if self.newest:
+                await handler(type=None, body=pod("y", self.newest))
+                self._server.pods["y"] = pod("y", self.newest)
+                self.newest += 1
             await asyncio.sleep(0.01)
 
 
@@ -150,6 +156,35 @@ async def test_a_watch_that_tells_nothing_is_started_anew(server: Server, watche
         await until(lambda: _true(watches.starts >= 2))
         server.pods["x"] = pod("x", 2)
         await told.until(("x", "2", False))
+
+
+async def test_a_watch_that_is_behind_is_left_alone(
+    server: Server, watches: Watches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "LATE", 0.5)
+    server.pods |= {"x": pod("x", 1), "y": pod("y", 1)}
+    told = Told()
+    async with watching(server, (PODS,), told, period=0.1):
+        await told.until(("x", "1", False), ("y", "1", False))
+        watches.newest = 2
+        server.pods["x"] = pod("x", 1_000_000)
+        # By itself, the second time that it is looked for.
+        await told.until(("x", "1000000", False))
+        assert watches.starts == 1
+
+
+async def test_a_watch_that_has_left_something_out_is_started_anew(
+    server: Server, watches: Watches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "LATE", 0.5)
+    server.pods |= {"x": pod("x", 1), "y": pod("y", 1)}
+    told = Told()
+    async with watching(server, (PODS,), told, period=0.1):
+        await told.until(("x", "1", False), ("y", "1", False))
+        server.pods["x"] = pod("x", 5)
+        watches.newest = 10
+        await told.until(("x", "5", False))
+        await until(lambda: _true(watches.starts >= 2))
 
 
 async def test_a_watch_that_ends_is_started_anew(
