@@ -10,7 +10,8 @@ from typing import Final
 from qvirt_bench.errors import BenchError
 from qvirt_bench.fleet.api import Api, Object
 
-_CREATORS: Final = 32
+#: More of them would wait for each other: the API server has no more processors.
+_CREATORS: Final = 8
 _DEADLINE: Final = 3600.0
 _ONE_DEADLINE: Final = 600.0
 

@@ -17,7 +17,7 @@ class Player:
     :param path: of the collection.
     """
 
-    def __init__(self, api: Api, path: str, step: Step, workers: int = 16) -> None:
+    def __init__(self, api: Api, path: str, step: Step, workers: int = 8) -> None:
         self._api = api
         self._path = path
         self._step = step

@@ -92,22 +92,32 @@ async def running(pods: int) -> AsyncIterator[Scene]:
             controller = Component("qvirt_operator", (*flags, *where, port), Path(log.name))
             scene = Scene(api, controller, len(nodes))
             await controller.start()
-            await asyncio.sleep(2)
-            await controller.rest(_RESTING, _REST_DEADLINE)
-            handlers = Handlers(api, scene.vmis.came_up)
-            players = (
-                Kubelets(api, nodes, handlers.launch, scene.pod_ready).play(),
-                handlers.play(),
-                beat(api, nodes),
-            )
-            playing = [asyncio.ensure_future(player) for player in players]
             try:
-                yield scene
+                await asyncio.sleep(2)
+                await scene.rest()
+                async with _playing(scene, nodes):
+                    yield scene
             finally:
-                for task in playing:
-                    task.cancel()
-                ended = await asyncio.gather(*playing, return_exceptions=True)
                 await controller.stop()
-                for error in ended:
-                    if isinstance(error, BaseExceptionGroup | Exception):
-                        raise BenchError(f"a player gave up: {error!r}") from error
+
+
+@contextlib.asynccontextmanager
+async def _playing(scene: Scene, nodes: tuple[str, ...]) -> AsyncIterator[None]:
+    """Everybody but those who are measured; whoever gives up, or a virt-controller that ends, ends the whole."""
+    handlers = Handlers(scene.api, scene.vmis.came_up)
+    kubelets = Kubelets(scene.api, nodes, handlers.launch, scene.pod_ready)
+    players = (kubelets.play(), handlers.play(), beat(scene.api, nodes), scene.controller.vigil())
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(player) for player in players]
+            yield
+            for task in tasks:
+                task.cancel()
+    except* BenchError as errors:
+        raise _first(errors) from errors
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

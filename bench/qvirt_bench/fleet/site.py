@@ -27,6 +27,7 @@ _MANIFESTS: Final = ROOT / "operator" / "manifests"
 #: Clock ticks of a second of CPU time.
 TICK: Final = os.sysconf("SC_CLK_TCK")
 _DEADLINE: Final = 60.0
+_GLANCE: Final = 0.5
 #: virt-controller takes a node for lost after 5 minutes.
 _BEAT_SECONDS: Final = 60.0
 
@@ -90,9 +91,11 @@ class Component:
         self._command = (sys.executable, "-P", "-m", module, *arguments)
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
 
     async def start(self) -> None:
         """Again, too."""
+        self._stopping = False
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
@@ -104,6 +107,7 @@ class Component:
         :raise BenchError: it does not end in time.
         """
         assert self._process is not None
+        self._stopping = True
         if self._process.returncode is None:
             self._process.terminate()
         try:
@@ -113,6 +117,19 @@ class Component:
             self._process.kill()
             await self._process.wait()
             raise BenchError(f"it does not end:\n{self.log}") from error
+
+    async def vigil(self) -> None:
+        """For as long as it runs, or has been stopped. Never returns.
+
+        :raise BenchError: it has ended by itself.
+        """
+        while True:
+            process = self._process
+            if process is not None:
+                await process.wait()
+            if process is self._process and not self._stopping:
+                raise BenchError(f"it has ended:\n{self.log}")
+            await asyncio.sleep(_GLANCE)
 
     @property
     def pid(self) -> int:
