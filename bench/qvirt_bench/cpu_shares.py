@@ -19,8 +19,6 @@ from qvirt_kube.client import Object
 #: Milliseconds of CPU time, by who has spent them.
 Shares = Counter[str]
 
-_TICK: Final = os.sysconf("SC_CLK_TCK")
-_GROUPS: Final = Path("/sys/fs/cgroup")
 _PROGRAMS: Final = {
     "kube-apiserver": "API server and etcd",
     "etcd": "API server and etcd",
@@ -42,7 +40,8 @@ def spent(parts: Iterable[Object]) -> Shares:
     :param parts: our components' pods; all others are `PODS`.
     """
     found = _of_programs()
-    kubepods = _kubepods()
+    kubepods = smaps.kubepods("cpuacct", "cpu,cpuacct")
+    assert kubepods is not None, "this machine is the cluster's node"
     found[PODS] = _usage(kubepods)
     for part in parts:
         group = _group(kubepods, part["metadata"]["uid"])
@@ -53,7 +52,7 @@ def spent(parts: Iterable[Object]) -> Shares:
     own = round(sum(os.times()[:4]) * 1000)
     with open("/proc/stat", encoding="ascii") as file:
         ticks = file.readline().split()[1:]
-    found[REST] = sum(int(ticks[n]) for n in _BUSY) * 1000 // _TICK - found.total() - own
+    found[REST] = sum(int(ticks[n]) for n in _BUSY) * 1000 // smaps.TICK - found.total() - own
     return found
 
 
@@ -75,14 +74,8 @@ def _of_programs() -> Shares:
             if name.isdecimal():
                 comm = Path(f"/proc/{name}/comm").read_text(encoding="utf-8").strip()
                 if comm in _PROGRAMS:
-                    found[_PROGRAMS[comm]] += smaps.cpu_ticks(int(name)) * 1000 // _TICK
+                    found[_PROGRAMS[comm]] += smaps.cpu_milliseconds(int(name))
     return found
-
-
-def _kubepods() -> Path:
-    roots = (_GROUPS / "cpuacct", _GROUPS / "cpu,cpuacct", _GROUPS)
-    folders = (root / name for root in roots for name in ("kubepods", "kubepods.slice"))
-    return next(folder for folder in folders if folder.is_dir())
 
 
 def _group(kubepods: Path, uid: str) -> Path | None:

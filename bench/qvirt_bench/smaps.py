@@ -16,7 +16,9 @@ import msgspec
 from qvirt_bench.errors import BenchError
 
 MIB: Final = 2**20
-_CGROUPS: Final = Path("/sys/fs/cgroup")
+CGROUPS: Final = Path("/sys/fs/cgroup")
+#: Clock ticks of a second of CPU time.
+TICK: Final = os.sysconf("SC_CLK_TCK")
 _FIELD: Final = re.compile(r"^(Pss|Pss_Anon|Pss_File|Pss_Shmem|Rss): +(\d+) kB$", re.M)
 
 
@@ -76,11 +78,11 @@ def working_set(pid: int) -> int:
     groups = [line.split(":", 2) for line in lines]
     for _, controllers, path in groups:
         if "memory" in controllers.split(","):
-            folder = _CGROUPS / "memory" / path.lstrip("/")
+            folder = CGROUPS / "memory" / path.lstrip("/")
             usage, inactive = "memory.usage_in_bytes", "total_inactive_file"
             break
     else:
-        folder = _CGROUPS / next(path for _, names, path in groups if not names).lstrip("/")
+        folder = CGROUPS / next(path for _, names, path in groups if not names).lstrip("/")
         usage, inactive = "memory.current", "inactive_file"
     stat = (folder / "memory.stat").read_text(encoding="ascii")
     unused = next(line.split()[1] for line in stat.splitlines() if line.startswith(f"{inactive} "))
@@ -99,6 +101,21 @@ def cpu_ticks(pid: int) -> int:
     """CPU time of a process and of its children that have ended, in clock ticks (proc(5): fields 14 to 17 of stat)."""
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
         return sum(map(int, file.read().rpartition(")")[2].split()[11:15]))
+
+
+def cpu_milliseconds(pid: int) -> int:
+    """The same in milliseconds."""
+    return cpu_ticks(pid) * 1000 // TICK
+
+
+def kubepods(*controllers: str) -> Path | None:
+    """The control group of all pods; None: this is no node.
+
+    :param controllers: names of the first version's hierarchies, of which the first that has it counts; the second version has one for all.
+    """
+    roots = (*(CGROUPS / name for name in controllers), CGROUPS)
+    folders = (root / name for root in roots for name in ("kubepods", "kubepods.slice"))
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def descendants(root: int) -> dict[int, str]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Final
 
 import msgspec
 
-_TICK: Final = os.sysconf("SC_CLK_TCK")
+from qvirt_bench import smaps
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +29,7 @@ def of(pid: int) -> Spent:
     vcpus = devices = 0.0
     for thread in os.listdir(f"/proc/{pid}/task"):
         name, fields = _stat(pid, thread)
-        seconds = (int(fields[11]) + int(fields[12])) / _TICK
+        seconds = (int(fields[11]) + int(fields[12])) / smaps.TICK
         if _runs_guest(name):
             vcpus += seconds
         else:

@@ -165,13 +165,12 @@ class Costs:
 
     def _used(self) -> dict[str, float]:
         """Until now."""
-        tick = os.sysconf("SC_CLK_TCK")
         found = dict.fromkeys(self._WHO.values(), 0.0)
         for name in os.listdir("/proc"):
             if name.isdecimal():
                 with contextlib.suppress(OSError):
                     if who := self._who(name):
-                        found[who] += smaps.cpu_ticks(int(name)) / tick
+                        found[who] += smaps.cpu_ticks(int(name)) / smaps.TICK
         found["the client"] = time.process_time()
         return found
 

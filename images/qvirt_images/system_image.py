@@ -35,7 +35,11 @@ _ENVIRONMENT = {"LANG": "C.UTF-8", "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECO
 #: The operator's processes live long, and streams pass through them: what glibc's malloc gets back it shall give back
 #: (mallopt(3)). By default a freed buffer raises the size from which buffers are mappings of their own, to 32 MiB in the end, and
 #: each thread has a heap for itself; so heaps grow for hours.
-_MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+_MALLOC = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+}
 
 #: QEMU, what it loads at run time and does not name as a library, its firmware; ROMs for booting from the network.
 _QEMU_FILES = (

@@ -1,7 +1,7 @@
 """Which thread serves which virtio disk: ``ioThreadsPolicy`` and ``dedicatedIOThread``.
 
 A spec that says nothing gets one thread for all of them, where KubeVirt leaves them to QEMU's main loop: there a request
-costs a third more CPU time (docs/benchmarks.md, a guest's disk) and waits for whatever else QEMU does. A microvm has none.
+waits for whatever else QEMU does. (Emulated, no difference in CPU time was measured.) A microvm has none.
 
 Threads are numbered from 1: first those that several disks share, then one for each disk with a thread of its own.
 QEMU before 9.0 serves one disk by one thread, so ``supplementalPool`` gives each disk one thread of the pool in turn.

@@ -151,8 +151,14 @@ class Mirror:
             missing.pop(item.uid, None)
             told = self.version(item.uid)
             if told != item.version:
-                where = {"uid": item.uid, "namespace": item.namespace, "name": item.name}
-                differing.append(Doubt(**where, told=told, listed=item.version))
+                doubt = Doubt(
+                    uid=item.uid,
+                    namespace=item.namespace,
+                    name=item.name,
+                    told=told,
+                    listed=item.version,
+                )
+                differing.append(doubt)
         return (*differing, *(self._unlisted(uid) for uid in missing))
 
     def _unlisted(self, uid: str) -> Doubt:

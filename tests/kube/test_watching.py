@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -158,14 +159,21 @@ async def test_a_watch_that_tells_nothing_is_started_anew(server: Server, watche
         await told.until(("x", "2", False))
 
 
-async def test_a_watch_that_is_behind_is_left_alone(
-    server: Server, watches: Watches, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@asynccontextmanager
+async def told_of_x_and_y(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Told]:
+    """A watch that has told both, and is given time to tell more."""
     monkeypatch.setattr(door, "LATE", 0.5)
     server.pods |= {"x": pod("x", 1), "y": pod("y", 1)}
     told = Told()
     async with watching(server, (PODS,), told, period=0.1):
         await told.until(("x", "1", False), ("y", "1", False))
+        yield told
+
+
+async def test_a_watch_that_is_behind_is_left_alone(
+    server: Server, watches: Watches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with told_of_x_and_y(server, monkeypatch) as told:
         watches.newest = 2
         server.pods["x"] = pod("x", 1_000_000)
         # By itself, the second time that it is looked for.
@@ -176,11 +184,7 @@ async def test_a_watch_that_is_behind_is_left_alone(
 async def test_a_watch_that_has_left_something_out_is_started_anew(
     server: Server, watches: Watches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "LATE", 0.5)
-    server.pods |= {"x": pod("x", 1), "y": pod("y", 1)}
-    told = Told()
-    async with watching(server, (PODS,), told, period=0.1):
-        await told.until(("x", "1", False), ("y", "1", False))
+    async with told_of_x_and_y(server, monkeypatch) as told:
         server.pods["x"] = pod("x", 5)
         watches.newest = 10
         await told.until(("x", "5", False))

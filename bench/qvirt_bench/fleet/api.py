@@ -20,8 +20,6 @@ Object = dict[str, Any]
 #: Requests that changed something, by verb, resource and subresource.
 Writes = Counter[tuple[str, str, str]]
 
-#: Of one player; the API server has limits of its own.
-_CONNECTIONS: Final = 48
 _SECONDS: Final = 60.0
 _LONGEST_CHUNK: Final = 1 << 20
 #: The version is too old to go on from.

@@ -28,7 +28,7 @@ def bare_pod(name: str) -> Object:
 
 def ownerless_launcher(name: str) -> Object:
     """An instance's pod, without what makes virt-controller look at it and the kubelet wait for virt-controller."""
-    vmi = defaulted(name)
+    vmi = _defaulted(name)
     metadata = msgspec.structs.replace(vmi.metadata, namespace=NAMESPACE, uid=name)
     made = launcher_pod(
         msgspec.structs.replace(vmi, metadata=metadata), Settings(launcher_image="launcher")
@@ -40,11 +40,11 @@ def ownerless_launcher(name: str) -> Object:
 
 def instance(name: str) -> Object:
     """As virt-api's webhooks leave it."""
-    full = defaulted(name)
+    full = _defaulted(name)
     return {**msgspec.to_builtins(full), "status": first_status(full, now())}
 
 
-def defaulted(name: str) -> VirtualMachineInstance:
+def _defaulted(name: str) -> VirtualMachineInstance:
     """A guest with a disk from an image, a cloud-init seed and the pod's network."""
     devices = {
         "disks": [

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from qvirt_bench import smaps
-from qvirt_bench.errors import BenchError
+from qvirt_bench.errors import BenchError, first
 from qvirt_bench.fleet.api import Api, Object
 from qvirt_bench.fleet.crowd import Crowd
 from qvirt_bench.fleet.handlers import Handlers
 from qvirt_bench.fleet.kubelet import PODS_PER_NODE, Kubelets
 from qvirt_bench.fleet.objects import NAMESPACE, bare_pod, instance, ownerless_launcher
-from qvirt_bench.fleet.site import TICK, Component, beat, make_nodes, site
+from qvirt_bench.fleet.site import Component, beat, make_nodes, site
 from qvirt_cluster.control_plane import free_ports
 
 #: A controller that uses less of a core has nothing to do.
@@ -31,7 +31,7 @@ VMIS: Final = f"/apis/kubevirt.io/v1/namespaces/{NAMESPACE}/virtualmachineinstan
 #: Milliseconds of CPU time, by who has spent them.
 Spent = Counter[str]
 _PLAYERS: Final = "the players"
-_NAMES: Final = {"kube-apiserver": "kube-apiserver", "etcd": "etcd"}
+_SERVERS: Final = ("kube-apiserver", "etcd")
 
 
 def spent() -> Spent:
@@ -40,7 +40,8 @@ def spent() -> Spent:
     for pid, name in smaps.descendants(os.getpid()).items():
         if pid != os.getpid():
             with contextlib.suppress(OSError):
-                found[_NAMES.get(name, "virt-controller")] += 1000 * smaps.cpu_ticks(pid) // TICK
+                who = name if name in _SERVERS else "virt-controller"
+                found[who] += smaps.cpu_milliseconds(pid)
     return found
 
 
@@ -114,10 +115,4 @@ async def _playing(scene: Scene, nodes: tuple[str, ...]) -> AsyncIterator[None]:
             for task in tasks:
                 task.cancel()
     except* BenchError as errors:
-        raise _first(errors) from errors
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+        raise first(errors) from errors

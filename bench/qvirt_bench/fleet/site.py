@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 import tempfile
 import time
@@ -24,8 +23,6 @@ from qvirt_crds.names import HEARTBEAT, INSTALL_NAMESPACE, SCHEDULABLE
 from qvirt_handler.writer import now
 
 _MANIFESTS: Final = ROOT / "operator" / "manifests"
-#: Clock ticks of a second of CPU time.
-TICK: Final = os.sysconf("SC_CLK_TCK")
 _DEADLINE: Final = 60.0
 _GLANCE: Final = 0.5
 #: virt-controller takes a node for lost after 5 minutes.
@@ -151,7 +148,7 @@ class Component:
     @property
     def seconds(self) -> float:
         """CPU time so far, with that of children that have ended."""
-        return smaps.cpu_ticks(self.pid) / TICK
+        return smaps.cpu_ticks(self.pid) / smaps.TICK
 
     async def rest(self, share: float, within: float) -> float:
         """Wait until it uses less than this share of a core for two seconds; returns when that began.

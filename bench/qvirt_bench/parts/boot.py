@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Final
@@ -16,7 +15,6 @@ from qvirt_crds.sync import SyncArguments
 
 #: Pairs; each begins with the other one than the pair before.
 _PAIRS: Final = 8
-_TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class Boot(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +113,9 @@ class _Watch:
         qemu, rest = (
             after - before for after, before in zip(self._look(), self._ticks, strict=True)
         )
-        return Boot(wall=round(wall, 3), qemu=round(qemu * _TICK, 2), rest=round(rest * _TICK, 2))
+        return Boot(
+            wall=round(wall, 3), qemu=round(qemu / smaps.TICK, 2), rest=round(rest / smaps.TICK, 2)
+        )
 
     def _look(self) -> tuple[int, int]:
         return smaps.cpu_ticks(self._qemu), sum(map(smaps.cpu_ticks, self._others))

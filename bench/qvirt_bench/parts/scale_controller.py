@@ -35,7 +35,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def measure() -> Measured:
-    """Stages: bare pods, instances; then a restart."""
+    """Stages: bare pods, pods like those of instances, instances; then a restart."""
     async with running(3 * _SIZE) as scene:
         empty = scene.controller.pss
         stages, writes, done = [], Writes(), 0

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from qvirt_bench import conditions, live
-from qvirt_bench.errors import BenchError
+from qvirt_bench.errors import BenchError, first
 from qvirt_bench.image_root import ROOT
 from qvirt_bench.soak import page, rounds
 
@@ -74,13 +74,7 @@ async def _whole(plan: rounds.Plan) -> rounds.Run:
         try:
             run = await rounds.soak(cluster, plan)
         except* BenchError as group:
-            raise _first(group) from group
+            raise first(group) from group
     _RECORD.parent.mkdir(parents=True, exist_ok=True)
     _RECORD.write_bytes(msgspec.json.encode(run.samples))
     return run
-
-
-def _first(group: BaseExceptionGroup[BenchError]) -> BaseException:
-    """The first one, of a group in groups."""
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -22,7 +22,6 @@ _MAPPING: Final = re.compile(r"^[0-9a-f]+-[0-9a-f]+ (\S{4}) ", re.M)
 _SIZE: Final = re.compile(r"^Size: +(\d+) kB$", re.M)
 _ANONYMOUS: Final = re.compile(r"^Anonymous: +(\d+) kB$", re.M)
 _PSS: Final = re.compile(r"^Pss: +(\d+) kB$", re.M)
-_CGROUPS: Final = Path("/sys/fs/cgroup")
 _STATE: Final = Path("/run/qvirt-handler")
 _OVERHEAD: Final = "kubevirt.io/memory-overhead-bytes"
 #: Pods' own first process, which holds their namespaces.
@@ -146,17 +145,9 @@ def _node(processes: dict[str, dict[int, str]]) -> dict[str, int]:
         "network namespaces": sum(" - nsfs " in line for line in mounts),
         "mounts": len(mounts),
         "network links": _count("/sys/class/net"),
-        "control groups of pods": sum(1 for _ in _groups()),
+        "control groups of pods": sum(1 for _ in os.walk(smaps.kubepods("memory") or "")),
         "files of virt-handler": sum(len(files) for _, _, files in os.walk(_STATE)),
     }
-
-
-def _groups() -> Iterator[str]:
-    for root in (_CGROUPS / "memory", _CGROUPS):
-        for name in ("kubepods", "kubepods.slice"):
-            if (root / name).is_dir():
-                yield from (folder for folder, _, _ in os.walk(root / name))
-                return
 
 
 def _count(folder: str) -> int:
