@@ -7,6 +7,7 @@ import asyncio
 import datetime
 import importlib
 import sys
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -62,7 +63,8 @@ def _run(name: str, output: Path) -> bool:
     print(f"== {name}: {PARTS[name]}", flush=True)
     module = importlib.import_module(f"qvirt_bench.parts.{name.replace('-', '_')}")
     measure = cast("Callable[[], Awaitable[Measured]]", module.measure)
-    load = conditions.load()
+    busy = conditions.at_work()
+    begun = time.monotonic()
     try:
         measured = asyncio.run(_whole(measure))
     except BenchError as error:
@@ -75,12 +77,14 @@ def _run(name: str, output: Path) -> bool:
         part=name,
         title=PARTS[name],
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        conditions=conditions.observe(load),
+        seconds=round(time.monotonic() - begun, 1),
+        conditions=conditions.observe(busy),
         **msgspec.structs.asdict(measured),
     )
     report.store(result, output)
     for figure in result.figures:
         print(f"   {_line(figure)}", flush=True)
+    print(f"   in {result.seconds / 60:.1f} minutes", flush=True)
     return True
 
 

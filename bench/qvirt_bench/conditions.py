@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
+from pathlib import Path
 from typing import Final
 
 from qvirt_bench.figures import Conditions
@@ -13,11 +15,22 @@ from qvirt_launcher import accel
 from qvirt_launcher.facts import QEMU_BINARY
 
 _GIB: Final = 2**30
+_SAMPLE: Final = 2.0
 
 
-def load() -> float:
-    """Of the last minute."""
-    return os.getloadavg()[0]
+def at_work() -> float:
+    """How many processors are busy, over two seconds. (The load of a minute would tell of our own last part.)"""
+    before = _idle()
+    begun = time.monotonic()
+    time.sleep(_SAMPLE)
+    idle = (_idle() - before) / (time.monotonic() - begun)
+    return max(0.0, (os.cpu_count() or 1) - idle)
+
+
+def _idle() -> float:
+    """Seconds of all processors together, since boot; proc(5): the fourth and fifth are without work, and waiting for a disk."""
+    fields = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()
+    return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
 
 
 def accelerator() -> Accel:
@@ -25,7 +38,7 @@ def accelerator() -> Accel:
     return accel.choose("auto", lambda: accel.try_kvm_once(QEMU_BINARY, None))[0]
 
 
-def observe(load_before: float) -> Conditions:
+def observe(busy_before: float) -> Conditions:
     """The machine as it is now."""
     version = subprocess.run(
         [QEMU_BINARY, "--version"], capture_output=True, text=True, check=True, timeout=30
@@ -33,8 +46,7 @@ def observe(load_before: float) -> Conditions:
     return Conditions(
         cpus=os.cpu_count() or 1,
         memory_gib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB,
-        load_before=round(load_before, 2),
-        load_after=round(load(), 2),
+        at_work=round(busy_before, 2),
         accelerator=accelerator(),
         kernel=platform.release().split("-")[0],
         qemu=version.splitlines()[0].split("(")[0].replace(" emulator version", "").strip(),

@@ -16,9 +16,8 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
     cpus: int
     memory_gib: float
-    #: Of one minute, before and after. Above the half of the CPUs the machine had other work, and times are provisional.
-    load_before: float
-    load_after: float
+    #: Processors that others kept busy right before. Above a quarter of them, times are provisional.
+    at_work: float
     accelerator: str
     kernel: str
     qemu: str = ""
@@ -26,7 +25,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def busy(self) -> bool:
         """Whether others were at work before we began."""
-        return self.load_before > self.cpus / 2
+        return self.at_work > self.cpus / 4
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +91,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     part: str
     title: str
     date: str
+    #: How long it took.
+    seconds: float
     conditions: Conditions
     figures: tuple[Figure, ...]
     #: How it was measured, and what explains an aim that is missed; a sentence or more each.

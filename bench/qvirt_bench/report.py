@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +15,8 @@ _HEAD: Final = """\
 # Benchmarks
 
 Written by `make bench` (`bench/`); edit nothing here. Every figure stands next to a named baseline that was measured in the same
-run, in turns with it; samples are given as median (lowest-highest, number). A machine with other work (load before the run
-above half of its CPUs) makes times provisional, which its chapter says; memory, sizes and counts don't care.
+run, in turns with it; samples are given as median (lowest-highest, number). A machine with other work (more than a quarter
+of its CPUs busy right before) makes times provisional, which its chapter says; memory, sizes and counts don't care.
 Again: `make bench`, or `make bench PART=start` for one chapter.
 """
 
@@ -44,7 +44,7 @@ def write(directory: Path, order: Iterable[str]) -> Path:
     return page
 
 
-def _summary(results: Iterable[Result]) -> Iterator[str]:
+def _summary(results: Sequence[Result]) -> Iterator[str]:
     yield "| figure | ours | baseline | held against the aim | aim | met |"
     yield "|---|---|---|---|---|---|"
     for result in results:
@@ -53,6 +53,8 @@ def _summary(results: Iterable[Result]) -> Iterator[str]:
             yield f"| [{figure.name}](#{result.part}){mark} | {' | '.join(_cells(figure))} |"
     yield ""
     yield "\\* measured while the machine had other work"
+    yield ""
+    yield f"All parts together took {sum(result.seconds for result in results) / 60:.0f} minutes."
     yield ""
 
 
@@ -81,7 +83,8 @@ def _chapter(result: Result) -> Iterator[str]:
     busy = ", **with other work: times are provisional**" if seen.busy else ""
     yield (
         f"{result.date}, {seen.cpus} CPUs, {seen.memory_gib:.0f} GiB, Linux {seen.kernel}, "
-        f"{seen.qemu or 'QEMU'} with {seen.accelerator}; load {seen.load_before:.1f} before, {seen.load_after:.1f} after{busy}."
+        f"{seen.qemu or 'QEMU'} with {seen.accelerator}; {seen.at_work:.1f} of its CPUs busy before{busy}; "
+        f"measured in {result.seconds / 60:.1f} minutes."
     )
     yield ""
     for note in result.notes:

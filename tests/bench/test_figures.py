@@ -13,8 +13,7 @@ from qvirt_bench.figures import Conditions, Curve, Figure, Kind, Plot, Result, s
 SEEN = Conditions(
     cpus=2,
     memory_gib=8,
-    load_before=0.1,
-    load_after=0.2,
+    at_work=0.1,
     accelerator="tcg",
     kernel="6.1",
     qemu="QEMU 7.2",
@@ -36,7 +35,12 @@ def figure(kind: Kind, aim: float | None = None, **more: object) -> Figure:
 
 def result(part: str, *figures: Figure, **more: object) -> Result:
     made = Result(
-        part=part, title=part.title(), date="2026-01-02", conditions=SEEN, figures=figures
+        part=part,
+        title=part.title(),
+        date="2026-01-02",
+        seconds=90,
+        conditions=SEEN,
+        figures=figures,
     )
     return msgspec.structs.replace(made, **more)
 
@@ -77,7 +81,7 @@ def test_a_part_that_runs_again_changes_its_own_chapter_alone(tmp_path: Path) ->
 
 
 def test_a_busy_machine_is_told(tmp_path: Path) -> None:
-    busy = msgspec.structs.replace(SEEN, load_before=1.5)
+    busy = msgspec.structs.replace(SEEN, at_work=0.7)
     report.store(result("start", figure("ratio"), conditions=busy), tmp_path)
     page = report.write(tmp_path, ["start"]).read_text()
     assert "[time](#start) *" in page

@@ -192,9 +192,7 @@ async def test_failures_during_restarts_are_counted_apart() -> None:
 
 
 def test_the_page_says_what_came_of_it(tmp_path: Path) -> None:
-    seen = Conditions(
-        cpus=2, memory_gib=8, load_before=0, load_after=0, accelerator="tcg", kernel="6", qemu="7"
-    )
+    seen = Conditions(cpus=2, memory_gib=8, at_work=0, accelerator="tcg", kernel="6", qemu="7")
 
     def run(samples: list[Sample], replaced: tuple[str, ...] = ()) -> Run:
         return Run(

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.duration < _SHORTEST or options.guests < 1:
         parser.error(f"at least {_SHORTEST:.0f} s and one guest")
     plan = rounds.Plan(seconds=options.duration, guests=options.guests, seed=options.seed)
-    load = conditions.load()
+    busy = conditions.at_work()
     try:
         run = asyncio.run(_whole(plan))
     except BenchError as error:
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; everything is gone again", file=sys.stderr)
         return 130
     found = page.outcome(run)
-    written = page.write(run, found, conditions.observe(load), options.output)
+    written = page.write(run, found, conditions.observe(busy), options.output)
     for one in found.judged:
         slope = f"{one.trend.slope:+.2f} an hour" if one.trend else "?"
         print(f"{one.verdict:9} {one.name}: {one.first:.4g} -> {one.last:.4g} {one.unit} ({slope})")

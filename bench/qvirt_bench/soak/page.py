@@ -91,7 +91,7 @@ def _summary(run: Run, found: Outcome, seen: Conditions) -> Iterator[str]:
     yield ""
     yield (
         f"{date}, {run.plan.seconds / 60:.0f} minutes, {seen.cpus} CPUs, {seen.memory_gib:.0f} GiB, Linux {seen.kernel}, "
-        f"{seen.qemu} with {seen.accelerator}; load {seen.load_before:.1f} before, {seen.load_after:.1f} after. "
+        f"{seen.qemu} with {seen.accelerator}; {seen.at_work:.1f} of its CPUs busy before. "
         f"{run.rounds} rounds, {run.guests} guests besides the residents, {sum(run.tally.done.values())} visits, "
         f"{len(run.tally.disturbances)} restarts, {len(run.samples)} samples."
     )
