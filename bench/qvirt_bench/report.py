@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -35,13 +36,22 @@ def write(directory: Path, order: Iterable[str]) -> Path:
     """docs/benchmarks.md from all results that there are, in this order."""
     folder = directory / "benchmarks"
     files = [folder / f"{name}.json" for name in order]
-    results = [
-        msgspec.json.decode(file.read_bytes(), type=Result) for file in files if file.exists()
-    ]
+    results = [found for file in files if (found := _stored(file)) is not None]
     lines = [_HEAD, *_summary(results), *(line for one in results for line in _chapter(one))]
     page = directory / "benchmarks.md"
     page.write_text("\n".join(lines).rstrip() + "\n")
     return page
+
+
+def _stored(file: Path) -> Result | None:
+    """None: not measured yet, or by a bench that wrote it differently."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Result)
+    except FileNotFoundError:
+        return None
+    except msgspec.ValidationError as error:
+        print(f"{file}: left out, measure it again: {error}", file=sys.stderr)
+        return None
 
 
 def _summary(results: Sequence[Result]) -> Iterator[str]:

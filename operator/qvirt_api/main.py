@@ -18,6 +18,7 @@ from qvirt_api.subresources.joining import Subresources
 from qvirt_api.tls import ClientTls, ServerTls
 from qvirt_crds.configuration import settle
 from qvirt_crds.kubevirt import NAME
+from qvirt_kube import buffers
 from qvirt_kube.client import Kube
 from qvirt_kube.errors import KubeError, NoAccess, NotFound
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=logging.DEBUG if arguments.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    buffers.shrink()
     try:
         asyncio.run(run(arguments))
     except NoAccess as error:

@@ -21,6 +21,7 @@ from qvirt_handler.keepers import Keepers, forget_dead
 from qvirt_handler.node_server.reach import Reach
 from qvirt_handler.node_server.server import NodeServer
 from qvirt_handler.writer import Writer
+from qvirt_kube import buffers
 from qvirt_kube.client import Kube
 from qvirt_kube.errors import KubeError, NoAccess
 from qvirt_kube.watching import Interest, watching
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None, find: Finder | None = None) -> 
     if not options.node_name:
         _log.error("whose guests? say it with --node-name or NODE_NAME")
         return 2
+    buffers.shrink()
     try:
         asyncio.run(_serve(options, find or ProcFinder()))
     except NoAccess as error:

@@ -19,8 +19,8 @@ from qvirt_operator.vmi_seen import Seen
 
 #: How long the scheduler may take before its silence is told; up to a second less, as creation times are whole ones.
 UNDECIDED: Final = timedelta(seconds=3)
-#: How long a guest may take, once its launcher runs, before that is told.
-IMMINENT: Final = timedelta(seconds=10)
+#: How long a guest may take, once its launcher runs, before that is told. A busy kubelet is ten seconds behind with its own news.
+IMMINENT: Final = timedelta(seconds=30)
 
 #: Container runtimes add the signal's number to it.
 _SIGNALLED: Final = 128

@@ -17,7 +17,7 @@ _INSTANCES: Final = 100
 _RATES: Final = (0, 25, 50, 100)
 _SECONDS: Final = 8.0
 #: Added to those that there are.
-_NODES: Final = (0, 500, 1000)
+_NODES: Final = (0, 1000)
 #: virt-controller looks at nodes once a minute, up to a fifth more.
 _QUIET: Final = 72.0
 

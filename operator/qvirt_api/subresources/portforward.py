@@ -18,13 +18,14 @@ from aiohttp import web
 
 from qvirt_api.subresources.errors import DialFailed, bad_request
 from qvirt_api.subresources.streams import FLUSH_SECONDS, GONE, End, keep_alive
+from qvirt_kube import buffers
 
 _DIAL_SECONDS: Final = 10.0
 _PING_SECONDS: Final = 1.0
 #: Without a sign of life of the client, or (when it has closed its side) of the guest.
 _SILENCE_SECONDS: Final = 60.0
-#: Read at once, and (twice) held for a client that is slow. With 64 KiB each byte costs virt-api twice the CPU time.
-_CHUNK: Final = 256 * 1024
+#: Read at once, and (twice) held for a client that is slow.
+_CHUNK: Final = buffers.SIZE
 #: Datagrams that a slow client has not taken; further ones are dropped, as networks do.
 _DATAGRAMS: Final = 256
 
