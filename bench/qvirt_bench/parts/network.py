@@ -13,6 +13,7 @@ import msgspec
 
 from qvirt_bench import image_root, network_ends, threads, traffic
 from qvirt_bench.conditions import accelerator
+from qvirt_bench.errors import BenchError
 from qvirt_bench.figures import Curve, Figure, Measured, Plot
 from qvirt_bench.network_ends import Guest
 from qvirt_crds.report import Accel
@@ -50,13 +51,13 @@ async def measure() -> Measured:
     accel = accelerator()
     async with contextlib.AsyncExitStack() as stack:
         guests = await _boot(stack, root, accel)
-        for guest in guests.values():
-            await _sample(guest)
+        for case in guests:
+            await _turn(case, guests[case])
         samples: dict[Case, list[Sample]] = {case: [] for case in guests}
         order = list(guests)
         for _ in range(_ROUNDS):
             for case in order:
-                samples[case].append(await _sample(guests[case]))
+                samples[case].append(await _turn(case, guests[case]))
             order.append(order.pop(0))
         curves = tuple([await _curve(case, guest) for case, guest in guests.items()])
         offloads = {case: guest.offloads for case, guest in guests.items()}
@@ -81,6 +82,14 @@ async def _boot(stack: contextlib.AsyncExitStack, root: Path, accel: Accel) -> d
         "bridge": await stack.enter_async_context(launcher(root, "takeover", accel)),
         "masquerade": await stack.enter_async_context(launcher(root, "masquerade", accel)),
     }
+
+
+async def _turn(case: Case, guest: Guest) -> Sample:
+    """:raise BenchError: nothing passed for long."""
+    try:
+        return await _sample(guest)
+    except TimeoutError as error:
+        raise BenchError(f"{case}: a connection with its guest stood still") from error
 
 
 async def _sample(guest: Guest) -> Sample:
