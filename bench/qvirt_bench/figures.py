@@ -93,6 +93,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     date: str
     #: How long it took.
     seconds: float
+    #: That was asked for (SIZE=...) in place of the part's own; 0: none.
+    size: int = 0
     conditions: Conditions
     figures: tuple[Figure, ...]
     #: How it was measured, and what explains an aim that is missed; a sentence or more each.

@@ -122,7 +122,8 @@ def stop(record: Record, grace: float) -> None:
             return
         with suppress(ProcessLookupError):
             os.kill(record.pid, number)
-        wait_until(lambda: not record.alive, grace)
+        if wait_until(lambda: not record.alive, grace):
+            exit_status(record.pid)  # a child of ours leaves no zombie
 
 
 def marked(layout: Layout) -> frozenset[int]:

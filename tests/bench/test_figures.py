@@ -80,6 +80,14 @@ def test_a_part_that_runs_again_changes_its_own_chapter_alone(tmp_path: Path) ->
     ]
 
 
+def test_a_run_of_another_size_has_a_chapter_of_its_own(tmp_path: Path) -> None:
+    report.store(result("start", figure("ratio")), tmp_path)
+    report.store(result("start-500", figure("ratio"), size=500, seconds=6000), tmp_path)
+    page = report.write(tmp_path, ["start"]).read_text()
+    assert page.index("## Start\n") < page.index("## Start-500\n")
+    assert "All parts together took 2 minutes" in page
+
+
 def test_a_busy_machine_is_told(tmp_path: Path) -> None:
     busy = msgspec.structs.replace(SEEN, at_work=0.7)
     report.store(result("start", figure("ratio"), conditions=busy), tmp_path)
