@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import datetime
 import importlib
-import os
 import sys
 import time
 import traceback
@@ -74,11 +73,9 @@ def _run(name: str, output: Path) -> bool:
     except Exception:  # noqa: BLE001  the other parts can still be measured
         traceback.print_exc()
         return False
-    size = int(os.environ.get("QVIRT_BENCH_SIZE", "0"))
     result = Result(
-        part=f"{name}-{size}" if size else name,
-        title=f"{PARTS[name]}: {size}" if size else PARTS[name],
-        size=size,
+        part=f"{name}-{measured.size}" if measured.size else name,
+        title=f"{PARTS[name]}: {measured.size}" if measured.size else PARTS[name],
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         seconds=round(time.monotonic() - begun, 1),
         conditions=conditions.observe(busy),

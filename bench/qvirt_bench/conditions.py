@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from qvirt_bench import smaps
 from qvirt_bench.figures import Conditions
 from qvirt_crds.report import Accel
 from qvirt_launcher import accel
@@ -30,7 +31,7 @@ def at_work() -> float:
 def _idle() -> float:
     """Seconds of all processors together, since boot; proc(5): the fourth and fifth are without work, and waiting for a disk."""
     fields = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()
-    return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
+    return (int(fields[4]) + int(fields[5])) / smaps.TICK
 
 
 def accelerator() -> Accel:

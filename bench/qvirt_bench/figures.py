@@ -111,6 +111,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     plots: tuple[Plot, ...] = ()
     table: tuple[tuple[str, ...], ...] = ()
+    size: int = 0
 
 
 def spread(samples: tuple[float, ...]) -> str:

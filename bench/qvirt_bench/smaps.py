@@ -16,7 +16,7 @@ import msgspec
 from qvirt_bench.errors import BenchError
 
 MIB: Final = 2**20
-CGROUPS: Final = Path("/sys/fs/cgroup")
+_CGROUPS: Final = Path("/sys/fs/cgroup")
 #: Clock ticks of a second of CPU time.
 TICK: Final = os.sysconf("SC_CLK_TCK")
 _FIELD: Final = re.compile(r"^(Pss|Pss_Anon|Pss_File|Pss_Shmem|Rss): +(\d+) kB$", re.M)
@@ -78,11 +78,11 @@ def working_set(pid: int) -> int:
     groups = [line.split(":", 2) for line in lines]
     for _, controllers, path in groups:
         if "memory" in controllers.split(","):
-            folder = CGROUPS / "memory" / path.lstrip("/")
+            folder = _CGROUPS / "memory" / path.lstrip("/")
             usage, inactive = "memory.usage_in_bytes", "total_inactive_file"
             break
     else:
-        folder = CGROUPS / next(path for _, names, path in groups if not names).lstrip("/")
+        folder = _CGROUPS / next(path for _, names, path in groups if not names).lstrip("/")
         usage, inactive = "memory.current", "inactive_file"
     stat = (folder / "memory.stat").read_text(encoding="ascii")
     unused = next(line.split()[1] for line in stat.splitlines() if line.startswith(f"{inactive} "))
@@ -113,7 +113,7 @@ def kubepods(*controllers: str) -> Path | None:
 
     :param controllers: names of the first version's hierarchies, of which the first that has it counts; the second version has one for all.
     """
-    roots = (*(CGROUPS / name for name in controllers), CGROUPS)
+    roots = (*(_CGROUPS / name for name in controllers), _CGROUPS)
     folders = (root / name for root in roots for name in ("kubepods", "kubepods.slice"))
     return next((folder for folder in folders if folder.is_dir()), None)
 

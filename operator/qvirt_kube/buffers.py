@@ -6,7 +6,7 @@ from asyncio import selector_events, sslproto
 from typing import Final
 
 #: Bytes that are read at once: less than what malloc takes from the kernel for itself (`MALLOC_MMAP_THRESHOLD_` of the operator's
-#: image). Measured by `make bench PART=streams`: half as much costs a stream a fifth of its speed.
+#: image). Half as much costs a forwarded port a fifth of its speed.
 SIZE: Final = 120 * 1024
 
 
