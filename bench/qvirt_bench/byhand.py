@@ -139,12 +139,16 @@ async def launched(
 
 
 def board(accel: Accel) -> tuple[str, ...]:
-    """QEMU and a machine without disks and network, as an administrator would write it for the demo guest."""
+    """QEMU and a machine without disks and network, as an administrator would write it for the demo guest.
+
+    One who knows that an emulated guest's network may stand still if it has no place for a second CPU (`qvirt_launcher.cpu`).
+    """
     return (
         "qemu-system-x86_64",
         *("-name", "hand,debug-threads=on", "-S"),
         *("-accel", accel, "-machine", "q35", "-cpu", "host" if accel == "kvm" else "max"),
-        *("-smp", "1", "-m", "64", "-nodefaults", "-no-user-config", "-display", "none"),
+        *("-smp", "cpus=1,maxcpus=2", "-m", "64"),
+        *("-nodefaults", "-no-user-config", "-display", "none"),
         *("-chardev", f"socket,id=qmp,fd={MONITOR_FD}", "-mon", "chardev=qmp,mode=control"),
         *("-serial", f"unix:/run/qvirt/{names.SERIAL_SOCKET},server=on,wait=off"),
     )

@@ -122,7 +122,7 @@ def build_machine(vmi: VirtualMachineInstance, host: HostFacts) -> Machine:
         accelerator=accelerator(host),
         board={**board_options(domain), **memory.board, **firmware.board},
         cpu=cpu,
-        topology=topology(domain),
+        topology=topology(domain, host),
         memory={"size": f"{memory.size}B"},
         boot=boot_options(vmi.spec),
         rtc=clock.rtc,

@@ -579,6 +579,16 @@ def test_sockets_for_later() -> None:
     }
 
 
+def test_an_emulated_guest_has_room_for_a_second_cpu() -> None:
+    """See test_translation.py for what that changes."""
+    room = {"cpus": 1, "maxcpus": 2, "sockets": 2, "cores": 1, "threads": 1}
+    assert build({}, accel="tcg").topology == room
+    two = build({"cpu": {"cores": 2}}, accel="tcg").topology
+    assert (two["cpus"], two["maxcpus"]) == (2, None)
+    assert build({}, accel="kvm").topology["maxcpus"] is None
+    assert build({"machine": {"type": "microvm"}}, accel="tcg").topology["maxcpus"] is None
+
+
 # --- network ---------------------------------------------------------------------------------------------------------
 
 
